@@ -1,0 +1,313 @@
+//! The checked configuration: what the rest of the program runs from.
+//!
+//! TOML text becomes a [`Config`] in two steps: `text` reads it into plain structs that remember where each value stood, `check`
+//! turns these into the types here or into complaints with line and suggestion. A `Config` that exists is valid.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything that one Ringlane process runs from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many shards, and on which CPUs.
+    pub shards: Shards,
+    /// Pin each shard's thread to its CPU.
+    pub pin: bool,
+    /// How the shards talk to the kernel.
+    pub io: Io,
+    /// How long running exchanges may go on after SIGTERM or SIGINT.
+    pub shutdown_timeout: Duration,
+    /// The event log.
+    pub log: Log,
+    /// The access log; `None` when off.
+    pub access_log: Option<AccessLog>,
+    /// The status listener; `None` when off.
+    pub admin: Option<Admin>,
+    /// Timeouts of the client's side.
+    pub timeouts: Timeouts,
+    /// Limits of the client's side.
+    pub limits: Limits,
+    /// Which fields tell the upstream about the client.
+    pub forward: Forward,
+    /// Where clients connect; at least one.
+    pub listens: Vec<Listen>,
+    /// Groups of servers; at least one.
+    pub upstreams: Vec<Upstream>,
+    /// Which request goes to which upstream; at least one.
+    pub routes: Vec<Route>,
+}
+
+/// How many shards run, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// One for each CPU the process may use (affinity mask and cgroup CPU quota respected).
+    Auto,
+    /// This many, on the first CPUs the process may use.
+    Count(usize),
+    /// One on each of these CPUs.
+    Cpus(Vec<usize>),
+}
+
+/// How the shards talk to the kernel.
+#[derive(Clone, Debug)]
+pub struct Io {
+    /// `io_uring`, epoll, or the first that works.
+    pub mode: IoMode,
+    /// Whether a send goes through the ring or straight to the socket.
+    pub send: SendMode,
+    /// Submission queue entries of each shard's ring (256 to 32768).
+    pub ring_entries: u32,
+    /// Accepts outstanding per shard and listener (1 to 64).
+    pub accepts: usize,
+}
+
+/// The `io` setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoMode {
+    /// `io_uring` when the kernel allows it, else epoll, said in the log and on the status page.
+    Auto,
+    /// `io_uring` or refuse to start with the cause.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// The `send` setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendMode {
+    /// A non-blocking send(2) at once; the ring says when a full socket can take more.
+    Direct,
+    /// `IORING_OP_SEND`: all sends of one loop turn enter the kernel together.
+    Ring,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The event log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A `tracing` filter such as `info` or `ringlane=debug`; the environment variable `RUST_LOG` wins.
+    pub level: String,
+    /// Form of a line.
+    pub format: LogFormat,
+}
+
+/// Form of an access log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// The "combined" format of Apache and nginx.
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The access log.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// The file to append to; `None` is standard output.
+    pub path: Option<PathBuf>,
+    /// Form of a line.
+    pub format: AccessFormat,
+    /// Bytes that a shard holds before lines are dropped (and counted).
+    pub buffer_bytes: usize,
+}
+
+/// The status listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Timeouts of the client's side. All are coarse: a sweep a few times a second finds what is overdue.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a request head (or from accept, for the first request) to its last.
+    pub client_header: Duration,
+    /// Between two reads of a request body.
+    pub client_body: Duration,
+    /// Between two requests on a connection.
+    pub keep_alive: Duration,
+    /// Between two writes that make progress, on either side.
+    pub write: Duration,
+    /// Without a byte in either direction, in a tunnel.
+    pub tunnel_idle: Duration,
+}
+
+/// Limits of the client's side.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request or response head, request line included (1 KiB to 1 MiB).
+    pub head_bytes: usize,
+    /// Fields in a head, and in a trailer section.
+    pub header_count: usize,
+    /// Bytes of a request target.
+    pub uri_bytes: usize,
+    /// Bytes of a request body; `None` is no limit.
+    pub body_bytes: Option<u64>,
+    /// Requests on one client connection; `None` is no limit.
+    pub requests_per_connection: Option<u64>,
+    /// Client connections of one shard.
+    pub connections_per_shard: usize,
+    /// Client connections in all; `None` is no limit beyond the shards'.
+    pub connections: Option<usize>,
+}
+
+/// Which fields tell the upstream about the client, and who is believed.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the file
+pub struct Forward {
+    /// Peers whose forwarding fields are kept and appended to; everyone else's are replaced.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Send X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and X-Real-IP.
+    pub x_forwarded: bool,
+    /// Send Forwarded (RFC 7239).
+    pub forwarded: bool,
+    /// Add Via (RFC 9110 section 7.6.3), both ways.
+    pub via: bool,
+    /// Add X-Served-By with the server's name to responses.
+    pub served_by: bool,
+}
+
+/// Options of a TCP socket that a listener and an upstream share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// `SO_BUSY_POLL`, microseconds.
+    pub busy_poll_us: Option<u32>,
+    /// `SO_RCVBUF`, bytes.
+    pub recv_buffer: Option<usize>,
+    /// `SO_SNDBUF`, bytes.
+    pub send_buffer: Option<usize>,
+    /// `TCP_CONGESTION`, the name of an algorithm.
+    pub congestion: Option<String>,
+}
+
+/// One listener. Each shard opens its own socket on the address (`SO_REUSEPORT`).
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// The listen(2) backlog of each shard's socket.
+    pub backlog: u32,
+    /// `TCP_DEFER_ACCEPT`, rounded up to seconds.
+    pub defer_accept: Option<Duration>,
+    /// `TCP_FASTOPEN` queue length.
+    pub fast_open: Option<u32>,
+    /// Options of accepted sockets.
+    pub tcp: Tcp,
+}
+
+/// The Host field that an upstream gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The client's.
+    Keep,
+    /// The server's address as configured.
+    Upstream,
+    /// This value.
+    Fixed(String),
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerAddress {
+    /// An address and port.
+    Socket(SocketAddr),
+    /// A host name and port, resolved off the shard threads.
+    Name(String, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Unique in its upstream; the address where none is given.
+    pub name: String,
+    /// Where it is.
+    pub address: ServerAddress,
+}
+
+/// Keep-alive connections that a shard holds for one server.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Idle connections for each server and shard; 0 closes each after its exchange.
+    pub max_idle: usize,
+    /// How long one may be idle.
+    pub idle_timeout: Duration,
+    /// How old one may get; `None` is no limit.
+    pub max_age: Option<Duration>,
+    /// Requests on one connection; `None` is no limit.
+    pub max_requests: Option<u64>,
+}
+
+/// A named group of servers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Unique.
+    pub name: String,
+    /// Its servers; at least one.
+    pub servers: Vec<Server>,
+    /// The Host field it gets.
+    pub host: HostPolicy,
+    /// How often host names are resolved again; `None` is at start only.
+    pub resolve: Option<Duration>,
+    /// Keep-alive connections.
+    pub pool: Pool,
+    /// Further servers that a request may be tried on.
+    pub retries: u32,
+    /// To establish a connection.
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the response head.
+    pub response_header_timeout: Duration,
+    /// Between two reads of a response body.
+    pub response_body_timeout: Duration,
+    /// `TCP_FASTOPEN_CONNECT`.
+    pub fast_open: bool,
+    /// Options of its sockets.
+    pub tcp: Tcp,
+}
+
+/// Which hosts a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Every host.
+    Any,
+    /// This host, lower case, no port.
+    Exact(String),
+    /// Every host that ends in this suffix, lower case, leading dot included (`*.example.com` is `.example.com`).
+    Suffix(String),
+}
+
+/// One route. The longest match wins: exact host before the longest wildcard before any, then the longest path.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Hosts it takes.
+    pub host: HostPattern,
+    /// Path prefix, on segment boundaries: `/api` takes `/api` and `/api/x`, not `/apix`.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Take the prefix off the path before it is sent on.
+    pub strip_prefix: bool,
+}

@@ -1,0 +1,3 @@
+//! Ringlane: an HTTP reverse proxy and load balancer for Linux, one shard per CPU core.
+
+pub mod config;
