@@ -1,0 +1,139 @@
+//! Byte classes of RFC 9110 and RFC 3986, as one table.
+
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+const VALUE: u8 = 4;
+const HOST: u8 = 8;
+
+const CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut byte = 0usize;
+    while byte < 256 {
+        let b = byte as u8;
+        let alphanumeric = b.is_ascii_alphanumeric();
+        if alphanumeric || is_one_of(b, b"!#$%&'*+-.^_`|~") {
+            table[byte] |= TOKEN;
+        }
+        // Visible ASCII but `#`: a fragment never travels (RFC 9110 section 7.1). Stricter than this real query strings are not.
+        if b.is_ascii_graphic() && b != b'#' {
+            table[byte] |= TARGET;
+        }
+        if b == b'\t' || b >= b' ' && b != 0x7f {
+            table[byte] |= VALUE;
+        }
+        if alphanumeric || is_one_of(b, b"-._~%!$&'()*+;=:[]") {
+            table[byte] |= HOST;
+        }
+        byte += 1;
+    }
+    table
+}
+
+const fn is_one_of(byte: u8, set: &[u8]) -> bool {
+    let mut i = 0;
+    while i < set.len() {
+        if set[i] == byte {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether `bytes` is a token (RFC 9110 section 5.6.2): one or more of its characters.
+#[inline]
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&b| CLASSES[b as usize] & TOKEN != 0)
+}
+
+/// Whether every byte may stand in a request target.
+#[inline]
+pub fn is_target(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&b| CLASSES[b as usize] & TARGET != 0)
+}
+
+/// Whether every byte may stand in a Host value (RFC 3986 section 3.2.2); not the comma, with which two values could pass for one.
+#[inline]
+pub fn is_host(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&b| CLASSES[b as usize] & HOST != 0)
+}
+
+/// Whether every byte may stand in a field value (RFC 9110 section 5.5): visible, space, tab or above 0x7f.
+#[inline]
+pub fn is_field_value(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = u64::from_ne_bytes([
+            chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
+        ]);
+        // Rare: a tab or something to refuse.
+        if has_control(word) && !chunk.iter().all(|&b| CLASSES[b as usize] & VALUE != 0) {
+            return false;
+        }
+    }
+    chunks
+        .remainder()
+        .iter()
+        .all(|&b| CLASSES[b as usize] & VALUE != 0)
+}
+
+/// Whether one of eight bytes is below 0x20 or is 0x7f; false positives are possible, false negatives are not.
+#[inline]
+const fn has_control(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES * 128;
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let xor_delete = word ^ (ONES * 0x7f);
+    let delete = xor_delete.wrapping_sub(ONES) & !xor_delete;
+    (below_space | delete) & HIGHS != 0
+}
+
+/// Without the optional white space around it (RFC 9110 section 5.6.3: space and tab only).
+#[inline]
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_check_agrees_with_the_table_on_every_byte_at_every_place() {
+        for byte in 0..=255u8 {
+            for place in 0..19 {
+                let mut value = [b'a'; 19];
+                value[place] = byte;
+                let expected = byte == b'\t' || byte >= 0x20 && byte != 0x7f;
+                assert_eq!(
+                    is_field_value(&value),
+                    expected,
+                    "byte {byte:#x} at {place}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn tokens() {
+        assert!(is_token(b"M-SEARCH"));
+        for bad in [&b""[..], b"a b", b"a:", b"a(b", b"\x80", b"a\t"] {
+            assert!(!is_token(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn trimming_takes_space_and_tab_only() {
+        assert_eq!(trim(b" \ta b\t "), b"a b");
+        assert_eq!(trim(b"\x0ba\x0b"), b"\x0ba\x0b");
+        assert_eq!(trim(b"  "), b"");
+    }
+}

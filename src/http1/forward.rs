@@ -1,0 +1,483 @@
+//! The heads that go on, written freshly from checked parts (RFC 9110 section 7.6).
+
+use std::net::IpAddr;
+
+use super::class::trim;
+use super::client::AddressText;
+use super::field::{Field, Name, Span, list};
+use super::framing::{Options, connection_names};
+use super::head::{RequestHead, ResponseHead};
+
+/// Which fields tell the upstream about the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Disclosure {
+    /// X-Forwarded-For, -Proto and -Host, X-Real-IP.
+    pub x_forwarded: bool,
+    /// Forwarded (RFC 7239).
+    pub forwarded: bool,
+    /// Via (RFC 9110 section 7.6.3).
+    pub via: bool,
+}
+
+/// Whom a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The connection's other end, as text.
+    pub peer: &'a [u8],
+    /// The peer is a trusted proxy: what it says about the client is kept and appended to.
+    pub trusted: bool,
+    /// The client's address when a trusted proxy names it, else the peer's.
+    pub client: Option<IpAddr>,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// Everything that a request's new head is written from.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The parsed head.
+    pub head: &'a RequestHead,
+    /// The bytes it was parsed from.
+    pub bytes: &'a [u8],
+    /// Path and query to send.
+    pub path_and_query: &'a [u8],
+    /// The Host that the client asked for.
+    pub host: &'a [u8],
+    /// The Host to send.
+    pub upstream_host: &'a [u8],
+    /// The Connection options of the client.
+    pub options: Options,
+    /// The Upgrade value to pass on.
+    pub upgrade: Option<Span>,
+    /// The body goes on chunked.
+    pub chunked: bool,
+    /// The connection is to be closed after this exchange.
+    pub close: bool,
+    /// Whom it comes from.
+    pub origin: Origin<'a>,
+}
+
+impl Request<'_> {
+    /// Writes the head that goes to the upstream. Gives the place of the Host value in `out`.
+    pub fn write(&self, disclosure: Disclosure, out: &mut Vec<u8>) -> std::ops::Range<usize> {
+        let (head, bytes) = (self.head, self.bytes);
+        out.extend_from_slice(head.method.of(bytes));
+        out.push(b' ');
+        out.extend_from_slice(self.path_and_query);
+        out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        let host = out.len()..out.len() + self.upstream_host.len();
+        out.extend_from_slice(self.upstream_host);
+        out.extend_from_slice(b"\r\n");
+        for field in &head.fields {
+            if self.passes(field, disclosure) {
+                write_field(field.name.of(bytes), field.value.of(bytes), out);
+            }
+        }
+        if self.chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        self.write_disclosure(disclosure, out);
+        self.write_connection(out);
+        out.extend_from_slice(b"\r\n");
+        host
+    }
+
+    /// Whether a received field goes on as it is.
+    #[inline]
+    fn passes(&self, field: &Field, disclosure: Disclosure) -> bool {
+        match field.kind {
+            Name::Host | Name::XServedBy => false,
+            Name::Trailer => self.chunked,
+            Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::XRealIp => {
+                self.origin.trusted && !disclosure.x_forwarded
+            }
+            Name::Forwarded => self.origin.trusted && !disclosure.forwarded,
+            Name::Via => !disclosure.via,
+            Name::ContentLength => true,
+            kind if kind.is_hop_by_hop() => false,
+            _ => !(self.options.names_fields && self.is_named(field)),
+        }
+    }
+
+    #[cold]
+    fn is_named(&self, field: &Field) -> bool {
+        connection_names(&self.head.fields, self.bytes, field.name.of(self.bytes))
+    }
+
+    fn write_disclosure(&self, disclosure: Disclosure, out: &mut Vec<u8>) {
+        if disclosure.x_forwarded {
+            self.write_x_forwarded(out);
+        }
+        if disclosure.forwarded {
+            self.write_forwarded(out);
+        }
+        if disclosure.via {
+            out.extend_from_slice(b"Via: ");
+            self.write_received(Name::Via, out);
+            write_via_member(self.head.minor, out);
+        }
+    }
+
+    #[inline]
+    fn write_x_forwarded(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if self.origin.trusted {
+            self.write_received(Name::XForwardedFor, out);
+        }
+        out.extend_from_slice(self.origin.peer);
+        out.extend_from_slice(b"\r\n");
+        self.write_kept_or(
+            Name::XForwardedProto,
+            b"X-Forwarded-Proto",
+            self.origin.scheme.as_bytes(),
+            out,
+        );
+        self.write_kept_or(Name::XForwardedHost, b"X-Forwarded-Host", self.host, out);
+        match self.origin.client {
+            Some(client) => self.write_kept_or(
+                Name::XRealIp,
+                b"X-Real-IP",
+                AddressText::new(client).as_bytes(),
+                out,
+            ),
+            None => self.write_kept_or(Name::XRealIp, b"X-Real-IP", self.origin.peer, out),
+        }
+    }
+
+    /// What a trusted peer sent under this name, else `own`.
+    #[inline]
+    fn write_kept_or(&self, kind: Name, name: &[u8], own: &[u8], out: &mut Vec<u8>) {
+        let kept = if self.origin.trusted {
+            self.received(kind).next()
+        } else {
+            None
+        };
+        write_field(name, kept.unwrap_or(own), out);
+    }
+
+    /// `for=...;host=...;proto=...` after what a trusted peer sent (RFC 7239 section 4).
+    fn write_forwarded(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Forwarded: ");
+        if self.origin.trusted {
+            self.write_received(Name::Forwarded, out);
+        }
+        // An IPv6 address has colons, so it is bracketed and quoted (RFC 7239 section 6).
+        let (before, after): (&[u8], &[u8]) = if self.origin.peer.contains(&b':') {
+            (b"for=\"[", b"]\"")
+        } else {
+            (b"for=", b"")
+        };
+        for part in [
+            before,
+            self.origin.peer,
+            after,
+            b";host=\"",
+            self.host,
+            b"\";proto=",
+            self.origin.scheme.as_bytes(),
+            b"\r\n",
+        ] {
+            out.extend_from_slice(part);
+        }
+    }
+
+    fn received(&self, kind: Name) -> impl Iterator<Item = &[u8]> {
+        self.head
+            .fields
+            .iter()
+            .filter(move |field| field.kind == kind)
+            .map(|field| field.value.of(self.bytes))
+    }
+
+    /// The members received under this name, each with the comma that joins it to what follows.
+    fn write_received(&self, kind: Name, out: &mut Vec<u8>) {
+        for value in self
+            .received(kind)
+            .map(trim)
+            .filter(|value| !value.is_empty())
+        {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+
+    fn write_connection(&self, out: &mut Vec<u8>) {
+        if let Some(protocol) = self.upgrade {
+            write_field(b"Upgrade", protocol.of(self.bytes), out);
+            out.extend_from_slice(b"Connection: upgrade\r\n");
+        } else if self.te_trailers() {
+            out.extend_from_slice(b"TE: trailers\r\nConnection: TE");
+            out.extend_from_slice(if self.close { b", close\r\n" } else { b"\r\n" });
+        } else if self.close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+    }
+
+    /// Whether the client takes trailer fields (RFC 9110 section 10.1.4).
+    fn te_trailers(&self) -> bool {
+        self.received(Name::Te)
+            .flat_map(list)
+            .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    }
+}
+
+/// How a response's new head ends its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// The connection goes on and the client's version implies it.
+    Implied,
+    /// The connection goes on, which an HTTP/1.0 client must be told.
+    KeepAlive,
+    /// The connection ends after this message.
+    Close,
+    /// The connection becomes a tunnel (101).
+    Upgrade,
+}
+
+/// Everything that a response's new head is written from.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// The parsed head.
+    pub head: &'a ResponseHead,
+    /// The bytes it was parsed from.
+    pub bytes: &'a [u8],
+    /// The Connection options of the upstream.
+    pub options: Options,
+    /// The body goes on chunked.
+    pub chunked: bool,
+    /// What the client is told about its connection.
+    pub persistence: Persistence,
+    /// The date to add when the upstream sent none (RFC 9110 section 6.6.1).
+    pub date: &'a [u8],
+    /// Add Via.
+    pub via: bool,
+    /// The server's name, to add as X-Served-By.
+    pub served_by: Option<&'a str>,
+}
+
+impl Response<'_> {
+    /// Writes the head that goes to the client.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (head, bytes) = (self.head, self.bytes);
+        write_status_line(head.status, head.reason.of(bytes), out);
+        let mut dated = head.status < 200;
+        for field in &head.fields {
+            if self.passes(field) {
+                dated |= field.kind == Name::Date;
+                write_field(field.name.of(bytes), field.value.of(bytes), out);
+            }
+        }
+        if !dated {
+            write_field(b"Date", self.date, out);
+        }
+        if self.chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if self.via {
+            out.extend_from_slice(b"Via: ");
+            write_via_member(head.minor, out);
+        }
+        if let Some(server) = self.served_by {
+            write_field(b"X-Served-By", server.as_bytes(), out);
+        }
+        out.extend_from_slice(match self.persistence {
+            Persistence::Implied => b"\r\n",
+            Persistence::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+            Persistence::Close => b"Connection: close\r\n\r\n",
+            Persistence::Upgrade => b"Connection: upgrade\r\n\r\n",
+        });
+    }
+
+    #[inline]
+    fn passes(&self, field: &Field) -> bool {
+        match field.kind {
+            // RFC 9110 section 8.6: neither 1xx nor 204 has a Content-Length.
+            Name::ContentLength => {
+                !(self.chunked || self.head.status < 200 || self.head.status == 204)
+            }
+            Name::Trailer => self.chunked,
+            Name::Upgrade => self.head.status == 101 || self.head.status == 426,
+            Name::XServedBy => self.served_by.is_none(),
+            kind if kind.is_hop_by_hop() => false,
+            kind if kind.is_protected() => true,
+            _ => {
+                !(self.options.names_fields
+                    && connection_names(&self.head.fields, self.bytes, field.name.of(self.bytes)))
+            }
+        }
+    }
+}
+
+/// `HTTP/1.1 SP status SP reason`: a proxy says its own version (RFC 9110 section 2.5).
+pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(u64::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `name: value` and the line's end.
+#[inline]
+pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_via_member(minor: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(if minor == 0 {
+        b"1.0 ringlane\r\n"
+    } else {
+        b"1.1 ringlane\r\n"
+    });
+}
+
+/// A number in decimal.
+pub fn write_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::framing::options;
+    use crate::http1::head::Limits;
+
+    const LIMITS: Limits = Limits {
+        head_bytes: 4096,
+        fields: 32,
+        target_bytes: 100,
+    };
+    const ALL: Disclosure = Disclosure {
+        x_forwarded: true,
+        forwarded: true,
+        via: true,
+    };
+    const NONE: Disclosure = Disclosure {
+        x_forwarded: false,
+        forwarded: false,
+        via: false,
+    };
+    const PLAIN: Disclosure = Disclosure {
+        x_forwarded: true,
+        forwarded: false,
+        via: false,
+    };
+
+    fn request(fields: &str, trusted: bool, disclosure: Disclosure, chunked: bool) -> String {
+        let bytes = format!("GET /p HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
+        let mut head = RequestHead::default();
+        head.parse(&bytes, &LIMITS).expect("a valid head");
+        let request = Request {
+            head: &head,
+            bytes: &bytes,
+            path_and_query: b"/p",
+            host: b"h",
+            upstream_host: b"up",
+            options: options(&head.fields, &bytes),
+            upgrade: None,
+            chunked,
+            close: false,
+            origin: Origin {
+                peer: b"9.9.9.9",
+                trusted,
+                client: None,
+                scheme: "http",
+            },
+        };
+        let mut out = Vec::new();
+        let host = request.write(disclosure, &mut out);
+        assert_eq!(&out[host], b"up");
+        let text = String::from_utf8(out).expect("text");
+        let rest = text
+            .strip_prefix("GET /p HTTP/1.1\r\nHost: up\r\n")
+            .expect("the request line and Host come first");
+        rest.strip_suffix("\r\n")
+            .expect("an empty line ends it")
+            .replace("\r\n", "|")
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_behind() {
+        let fields = "Connection: x-drop, Host, close\r\nKeep-Alive: 1\r\nX-Drop: a\r\nX-Keep:  b \r\nTE: gzip\r\nUpgrade: h2c\r\n\
+                      Proxy-Connection: a\r\nProxy-Authorization: b\r\nTrailer: c\r\n";
+        assert_eq!(request(fields, false, NONE, false), "X-Keep: b|");
+        assert_eq!(
+            request("TE: deflate, trailers\r\n", false, NONE, false),
+            "TE: trailers|Connection: TE|"
+        );
+        assert_eq!(
+            request("Trailer: c\r\n", false, NONE, true),
+            "Trailer: c|Transfer-Encoding: chunked|"
+        );
+    }
+
+    #[test]
+    fn forwarding_fields_of_a_stranger_are_replaced() {
+        let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: e\r\nForwarded: for=1\r\n\
+                      Connection: x-forwarded-for, x-real-ip\r\n";
+        let own = "X-Forwarded-For: 9.9.9.9|X-Forwarded-Proto: http|X-Forwarded-Host: h|X-Real-IP: 9.9.9.9|";
+        assert_eq!(request(fields, false, PLAIN, false), own);
+        assert_eq!(request(fields, false, NONE, false), "");
+    }
+
+    #[test]
+    fn forwarding_fields_of_a_trusted_peer_are_kept_and_appended_to() {
+        let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nForwarded: for=1\r\nVia: 1.0 a\r\n";
+        let expected = "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9|X-Forwarded-Proto: https|X-Forwarded-Host: h|X-Real-IP: 9.9.9.9|\
+                        Forwarded: for=1, for=9.9.9.9;host=\"h\";proto=http|Via: 1.0 a, 1.1 ringlane|";
+        assert_eq!(request(fields, true, ALL, false), expected);
+        assert_eq!(
+            request(
+                "X-Forwarded-For: 1.1.1.1\r\nVia: 1.0 a\r\n",
+                true,
+                NONE,
+                false
+            ),
+            "X-Forwarded-For: 1.1.1.1|Via: 1.0 a|"
+        );
+    }
+
+    #[test]
+    fn responses() {
+        let bytes = b"HTTP/1.0 200 Fine\r\nContent-Length: 5\r\nConnection: x-drop\r\nX-Drop: 1\r\nX-Served-By: them\r\nTransfer-Encoding: x\r\n\r\n";
+        let mut head = ResponseHead::default();
+        head.parse(bytes, &LIMITS).expect("a valid head");
+        let response = Response {
+            head: &head,
+            bytes,
+            options: options(&head.fields, bytes),
+            chunked: false,
+            persistence: Persistence::Close,
+            date: b"today",
+            via: true,
+            served_by: Some("a"),
+        };
+        let mut out = Vec::new();
+        response.write(&mut out);
+        let expected = "HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nDate: today\r\nVia: 1.0 ringlane\r\nX-Served-By: a\r\nConnection: close\r\n\r\n";
+        assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 9, 10, 200, u64::MAX] {
+            let mut out = Vec::new();
+            write_number(number, &mut out);
+            assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+}

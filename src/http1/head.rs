@@ -1,0 +1,470 @@
+//! The head of a request or response: start line and fields (RFC 9112 sections 2 to 5).
+//!
+//! Parsing goes line by line and resumes where the last complete line ended, so that a head which trickles in costs no more than one that
+//! comes whole. Parts are kept as spans of the received bytes; nothing is copied.
+
+use super::class::{is_field_value, is_target, is_token, trim};
+use super::field::{Field, Name, Span};
+use super::refusal::Refusal;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the whole head.
+    pub head_bytes: usize,
+    /// Number of fields.
+    pub fields: usize,
+    /// Bytes of a request target.
+    pub target_bytes: usize,
+}
+
+/// How far a head has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The head is complete; it takes this many bytes.
+    Complete(usize),
+    /// More bytes are needed.
+    Partial,
+}
+
+/// Where parsing stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    /// Start of the first line that is not parsed.
+    next: usize,
+    /// Bytes already searched for the end of that line; at least `next`.
+    searched: usize,
+    /// The start line is parsed.
+    started: bool,
+}
+
+impl Cursor {
+    /// The next complete line without its CRLF, or `None` when more bytes are needed.
+    #[inline]
+    fn line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Span>, Refusal> {
+        let window = &bytes[..bytes.len().min(limits.head_bytes)];
+        let Some(found) = memchr::memchr(b'\n', &window[self.searched..]) else {
+            self.searched = window.len();
+            return if window.len() == limits.head_bytes {
+                Err(Refusal::HeadTooLarge)
+            } else {
+                Ok(None)
+            };
+        };
+        let end = self.searched + found;
+        if end == self.next || bytes[end - 1] != b'\r' {
+            return Err(Refusal::BareLf);
+        }
+        let line = Span::new(self.next, end - 1);
+        self.next = end + 1;
+        self.searched = self.next;
+        Ok(Some(line))
+    }
+
+    /// Parses field lines up to the empty one.
+    #[inline]
+    fn fields(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+        fields: &mut Vec<Field>,
+    ) -> Result<Progress, Refusal> {
+        while let Some(line) = self.line(bytes, limits)? {
+            if line.len == 0 {
+                return Ok(Progress::Complete(self.next));
+            }
+            if fields.len() == limits.fields {
+                return Err(Refusal::TooManyFields);
+            }
+            fields.push(field(line, bytes)?);
+        }
+        Ok(Progress::Partial)
+    }
+}
+
+/// One field line (RFC 9112 section 5).
+#[inline]
+fn field(line: Span, bytes: &[u8]) -> Result<Field, Refusal> {
+    let text = line.of(bytes);
+    if matches!(text.first(), Some(b' ' | b'\t')) {
+        return Err(Refusal::Folding);
+    }
+    let colon = memchr::memchr(b':', text).ok_or(Refusal::FieldName)?;
+    let name = &text[..colon];
+    if !is_token(name) {
+        return Err(Refusal::FieldName);
+    }
+    let value = trim(&text[colon + 1..]);
+    if !is_field_value(value) {
+        return Err(if value.contains(&b'\r') {
+            Refusal::BareCr
+        } else {
+            Refusal::FieldValue
+        });
+    }
+    let name_start = line.start as usize;
+    // `value` is a part of `text`, so the distance between their starts is its offset.
+    let value_start = name_start + (value.as_ptr() as usize - text.as_ptr() as usize);
+    Ok(Field {
+        kind: Name::of(name),
+        name: Span::new(name_start, name_start + colon),
+        value: Span::new(value_start, value_start + value.len()),
+    })
+}
+
+/// The fields of a trailer section, whose bytes end in an empty line (RFC 9112 section 7.1.2).
+pub fn trailer_fields(bytes: &[u8], limits: &Limits) -> Result<Vec<Field>, Refusal> {
+    let mut fields = Vec::new();
+    match Cursor::default().fields(bytes, limits, &mut fields)? {
+        Progress::Complete(_) => Ok(fields),
+        Progress::Partial => Err(Refusal::Trailer),
+    }
+}
+
+/// The version of a message: `HTTP/1.` and a digit, of which only 0 makes a difference.
+fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
+    match version {
+        b"HTTP/1.1" => Ok(1),
+        b"HTTP/1.0" => Ok(0),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            if *major == b'1' {
+                Ok(1)
+            } else {
+                Err(Refusal::VersionUnsupported)
+            }
+        }
+        _ => Err(Refusal::Version),
+    }
+}
+
+/// A request's head. One value is used again for request after request: [`RequestHead::clear`] starts the next.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// Where the method stands.
+    pub method: Span,
+    /// Where the target stands.
+    pub target: Span,
+    /// 0 or 1.
+    pub minor: u8,
+    /// The fields in the order they came.
+    pub fields: Vec<Field>,
+    cursor: Cursor,
+}
+
+impl RequestHead {
+    /// Forgets the last head.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.cursor = Cursor::default();
+    }
+
+    /// Parses as much of the head as `bytes` hold. Call again with the same bytes and more until it is complete.
+    #[inline]
+    pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        while !self.cursor.started {
+            let Some(line) = self
+                .cursor
+                .line(bytes, limits)
+                .map_err(|refusal| self.too_large(refusal))?
+            else {
+                return self.unfinished_start(bytes, limits);
+            };
+            // RFC 9112 section 2.2: empty lines before a request line are passed over.
+            if line.len != 0 {
+                self.request_line(line, bytes, limits)?;
+                self.cursor.started = true;
+            }
+        }
+        self.cursor.fields(bytes, limits, &mut self.fields)
+    }
+
+    /// A request line that fills the whole limit is a long target.
+    fn too_large(&self, refusal: Refusal) -> Refusal {
+        if refusal == Refusal::HeadTooLarge && !self.cursor.started {
+            Refusal::TargetTooLong
+        } else {
+            refusal
+        }
+    }
+
+    /// Finds early what can never become a request line, so that its sender need not run into a timeout.
+    #[cold]
+    fn unfinished_start(&self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        const METHOD_BYTES_MAX: usize = 64;
+        let line = &bytes[self.cursor.next..];
+        match line.first() {
+            Some(b'\r') | None => {}
+            Some(_) => {
+                let method = line.split(|&b| b == b' ').next().unwrap_or_default();
+                if !is_token(method) {
+                    return Err(Refusal::Method);
+                }
+                if line.len() - method.len() > limits.target_bytes + METHOD_BYTES_MAX {
+                    return Err(Refusal::TargetTooLong);
+                }
+            }
+        }
+        Ok(Progress::Partial)
+    }
+
+    /// `method SP request-target SP HTTP-version` (RFC 9112 section 3).
+    #[inline]
+    fn request_line(&mut self, line: Span, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        let text = line.of(bytes);
+        let method_end = memchr::memchr(b' ', text).ok_or(Refusal::RequestLine)?;
+        let version_at = memchr::memrchr(b' ', text).ok_or(Refusal::RequestLine)? + 1;
+        if version_at == method_end + 1 {
+            return Err(Refusal::RequestLine);
+        }
+        let (method, target) = (&text[..method_end], &text[method_end + 1..version_at - 1]);
+        if !is_token(method) {
+            return Err(Refusal::Method);
+        }
+        if target.len() > limits.target_bytes {
+            return Err(Refusal::TargetTooLong);
+        }
+        if target.is_empty() || !is_target(target) {
+            return Err(Refusal::Target);
+        }
+        self.minor = minor_version(&text[version_at..])?;
+        let start = line.start as usize;
+        self.method = Span::new(start, start + method_end);
+        self.target = Span::new(start + method_end + 1, start + version_at - 1);
+        Ok(())
+    }
+}
+
+/// A response's head. One value is used again for response after response.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// 0 or 1.
+    pub minor: u8,
+    /// 100 to 999.
+    pub status: u16,
+    /// Where the reason phrase stands; may be empty.
+    pub reason: Span,
+    /// The fields in the order they came.
+    pub fields: Vec<Field>,
+    cursor: Cursor,
+}
+
+impl ResponseHead {
+    /// Forgets the last head.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.cursor = Cursor::default();
+    }
+
+    /// Parses as much of the head as `bytes` hold. Call again with the same bytes and more until it is complete.
+    #[inline]
+    pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        if !self.cursor.started {
+            let Some(line) = self.cursor.line(bytes, limits)? else {
+                let begins_well = bytes.iter().zip(b"HTTP/").all(|(a, b)| a == b);
+                return if begins_well {
+                    Ok(Progress::Partial)
+                } else {
+                    Err(Refusal::StatusLine)
+                };
+            };
+            self.status_line(line, bytes)?;
+            self.cursor.started = true;
+        }
+        self.cursor.fields(bytes, limits, &mut self.fields)
+    }
+
+    /// `HTTP-version SP status-code [SP reason-phrase]` (RFC 9112 section 4; some servers leave the second space off with the phrase).
+    #[inline]
+    fn status_line(&mut self, line: Span, bytes: &[u8]) -> Result<(), Refusal> {
+        let text = line.of(bytes);
+        let (version, rest) = text.split_at_checked(8).ok_or(Refusal::StatusLine)?;
+        self.minor = minor_version(version)?;
+        let [
+            b' ',
+            a @ b'1'..=b'9',
+            b @ b'0'..=b'9',
+            c @ b'0'..=b'9',
+            reason @ ..,
+        ] = rest
+        else {
+            return Err(Refusal::StatusLine);
+        };
+        if !matches!(reason.first(), None | Some(b' ')) || !is_field_value(reason) {
+            return Err(Refusal::StatusLine);
+        }
+        self.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+        let end = (line.start + line.len) as usize;
+        self.reason = Span::new(end - reason.len().saturating_sub(1), end);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head_bytes: 1024,
+        fields: 8,
+        target_bytes: 100,
+    };
+
+    fn request(bytes: &[u8]) -> Result<Progress, Refusal> {
+        RequestHead::default().parse(bytes, &LIMITS)
+    }
+
+    fn response(bytes: &[u8]) -> Result<Progress, Refusal> {
+        ResponseHead::default().parse(bytes, &LIMITS)
+    }
+
+    #[test]
+    fn a_request_is_the_same_whole_and_byte_by_byte() {
+        let bytes =
+            b"\r\nPOST /a?b=c HTTP/1.1\r\nHost: x\r\nX-Empty:\r\nX-Pad: \t v w\t \r\n\r\nbody";
+        let mut head = RequestHead::default();
+        for end in 0..bytes.len() - 4 {
+            assert_eq!(
+                head.parse(&bytes[..end], &LIMITS),
+                Ok(Progress::Partial),
+                "at {end}"
+            );
+        }
+        assert_eq!(
+            head.parse(bytes, &LIMITS),
+            Ok(Progress::Complete(bytes.len() - 4))
+        );
+        let mut whole = RequestHead::default();
+        assert_eq!(
+            whole.parse(bytes, &LIMITS),
+            Ok(Progress::Complete(bytes.len() - 4))
+        );
+        assert_eq!(whole.fields, head.fields);
+        assert_eq!(
+            (whole.method.of(bytes), whole.target.of(bytes), whole.minor),
+            (&b"POST"[..], &b"/a?b=c"[..], 1)
+        );
+        let values: Vec<&[u8]> = whole.fields.iter().map(|f| f.value.of(bytes)).collect();
+        assert_eq!(values, [&b"x"[..], b"", b"v w"]);
+    }
+
+    #[test]
+    fn requests_that_are_refused() {
+        let cases: &[(&[u8], Refusal)] = &[
+            (b"GET / HTTP/1.1\n\n", Refusal::BareLf),
+            (b"\n", Refusal::BareLf),
+            (b"GET / HTTP/1.1\r\nHost: x\n\r\n", Refusal::BareLf),
+            (b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Refusal::BareCr),
+            (b"GET /\r\n\r\n", Refusal::RequestLine),
+            (b"GET\r\n\r\n", Refusal::RequestLine),
+            (b"GET  / HTTP/1.1\r\n\r\n", Refusal::Target),
+            (b"GET / /x HTTP/1.1\r\n\r\n", Refusal::Target),
+            (b"GET /\x00 HTTP/1.1\r\n\r\n", Refusal::Target),
+            (b"GET /\xff HTTP/1.1\r\n\r\n", Refusal::Target),
+            (b"GET /#a HTTP/1.1\r\n\r\n", Refusal::Target),
+            (b"G@T / HTTP/1.1\r\n\r\n", Refusal::Method),
+            (b" GET / HTTP/1.1\r\n\r\n", Refusal::Method),
+            (b"GET / http/1.1\r\n\r\n", Refusal::Version),
+            (b"GET / HTTP/1.10\r\n\r\n", Refusal::Version),
+            (b"GET / HTTP/11\r\n\r\n", Refusal::Version),
+            (b"PRI * HTTP/2.0\r\n\r\n", Refusal::VersionUnsupported),
+            (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", Refusal::FieldName),
+            (b"GET / HTTP/1.1\r\n: b\r\n\r\n", Refusal::FieldName),
+            (b"GET / HTTP/1.1\r\nAb\r\n\r\n", Refusal::FieldName),
+            (b"GET / HTTP/1.1\r\nA\x80: b\r\n\r\n", Refusal::FieldName),
+            (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Refusal::Folding),
+            (b"GET / HTTP/1.1\r\n A: b\r\n\r\n", Refusal::Folding),
+            (b"GET / HTTP/1.1\r\nA: \x00\r\n\r\n", Refusal::FieldValue),
+            (b"GET / HTTP/1.1\r\nA: \x7f\r\n\r\n", Refusal::FieldValue),
+            (b"\x16\x03\x01\x02\x00", Refusal::Method),
+        ];
+        for (bytes, refusal) in cases {
+            assert_eq!(request(bytes), Err(*refusal), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let long_target = [b"GET /".as_slice(), &[b'a'; 100], b" HTTP/1.1\r\n\r\n"].concat();
+        assert_eq!(request(&long_target), Err(Refusal::TargetTooLong));
+        assert_eq!(
+            request(&[b"GET /".as_slice(), &[b'a'; 300]].concat()),
+            Err(Refusal::TargetTooLong)
+        );
+        let many = [
+            b"GET / HTTP/1.1\r\n".as_slice(),
+            &b"A: b\r\n".repeat(9),
+            b"\r\n",
+        ]
+        .concat();
+        assert_eq!(request(&many), Err(Refusal::TooManyFields));
+        let large = [
+            b"GET / HTTP/1.1\r\nA: ".as_slice(),
+            &[b'a'; 1100],
+            b"\r\n\r\n",
+        ]
+        .concat();
+        assert_eq!(request(&large), Err(Refusal::HeadTooLarge));
+        let fits = [
+            b"GET / HTTP/1.1\r\nA: ".as_slice(),
+            &[b'a'; 1024 - 23],
+            b"\r\n\r\n",
+        ]
+        .concat();
+        assert_eq!(
+            (fits.len(), request(&fits)),
+            (1024, Ok(Progress::Complete(1024)))
+        );
+        assert_eq!(request(&b"\r\n".repeat(600)), Err(Refusal::TargetTooLong));
+    }
+
+    #[test]
+    fn responses() {
+        let bytes = b"HTTP/1.1 404 Not Found\r\nA: b\r\n\r\n";
+        let mut head = ResponseHead::default();
+        for end in 0..bytes.len() {
+            assert_eq!(head.parse(&bytes[..end], &LIMITS), Ok(Progress::Partial));
+        }
+        assert_eq!(
+            head.parse(bytes, &LIMITS),
+            Ok(Progress::Complete(bytes.len()))
+        );
+        assert_eq!(
+            (head.status, head.reason.of(bytes), head.minor),
+            (404, &b"Not Found"[..], 1)
+        );
+        for fine in [
+            &b"HTTP/1.0 200\r\n\r\n"[..],
+            b"HTTP/1.1 200 \r\n\r\n",
+            b"HTTP/1.1 200 \xe9t\xe9\r\n\r\n",
+        ] {
+            assert!(
+                matches!(response(fine), Ok(Progress::Complete(_))),
+                "{}",
+                fine.escape_ascii()
+            );
+        }
+        for bad in [
+            &b"HTTP/1.1 20 OK\r\n\r\n"[..],
+            b"HTTP/1.1 2000 OK\r\n\r\n",
+            b"HTTP/1.1 099 OK\r\n\r\n",
+            b"HTTP/1.1  200 OK\r\n\r\n",
+            b"HTTP/1.1 200 O\x00K\r\n\r\n",
+            b"ICY 200 OK",
+            b"HTTX",
+            b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            assert_eq!(
+                response(bad),
+                Err(Refusal::StatusLine),
+                "{}",
+                bad.escape_ascii()
+            );
+        }
+        assert_eq!(
+            response(b"HTTP/2.0 200 OK\r\n\r\n"),
+            Err(Refusal::VersionUnsupported)
+        );
+    }
+}
