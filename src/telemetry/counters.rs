@@ -1,0 +1,424 @@
+//! Counters of one shard.
+//!
+//! A shard's thread is the only writer of its counters, so adding is a relaxed load and a relaxed store, with no locked
+//! instruction. A second writer would lose counts, not memory safety. Readers on other threads see each word at some recent
+//! value; two words read together may be from slightly different times.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::histogram::Histogram;
+
+/// A number that only grows. One writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down, never below 0. One writer.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.set(self.get() + 1);
+    }
+
+    /// Takes one off; 0 stays 0.
+    pub fn dec(&self) {
+        self.set(self.get().saturating_sub(1));
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Defines a closed set of causes with their names on the status page and in metrics.
+macro_rules! kinds {
+    ($(#[$doc:meta])* $name:ident { $($(#[$kind_doc:meta])* $kind:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$kind_doc])* $kind,)+
+        }
+
+        impl $name {
+            /// Every kind, in the order of the enum.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$kind,)+];
+            /// How many kinds there are.
+            pub const COUNT: usize = [$($text,)+].len();
+
+            /// The kind's name, in lower case with underscores.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $text,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Which timeout ended a connection or an exchange.
+    TimeoutKind {
+        /// The client did not finish its request head.
+        ClientHeader = "client_header",
+        /// The client stopped sending its request body.
+        ClientBody = "client_body",
+        /// No further request came on the client's connection.
+        KeepAlive = "keep_alive",
+        /// A peer on either side stopped reading.
+        Write = "write",
+        /// A connection to a server was not established.
+        Connect = "connect",
+        /// A server sent no response head.
+        ResponseHeader = "response_header",
+        /// A server stopped sending its response body.
+        ResponseBody = "response_body",
+        /// A tunnel carried nothing.
+        TunnelIdle = "tunnel_idle",
+    }
+}
+
+kinds! {
+    /// How a server failed an attempt.
+    FailureKind {
+        /// Nobody listens there.
+        ConnectRefused = "connect_refused",
+        /// The connection failed in another way: no route, no free port, name not resolved.
+        ConnectError = "connect_error",
+        /// The connection was not established in time.
+        ConnectTimeout = "connect_timeout",
+        /// The server closed or reset the connection before a response head was complete.
+        Closed = "closed",
+        /// What the server sent is not a valid response.
+        BadResponse = "bad_response",
+        /// The response head did not come in time.
+        ResponseTimeout = "response_timeout",
+        /// The response body ended early or stalled.
+        Truncated = "truncated",
+    }
+}
+
+/// Counters by status class.
+#[derive(Debug, Default)]
+pub struct StatusClasses([Counter; Self::COUNT]);
+
+impl StatusClasses {
+    /// Classes 1xx to 5xx.
+    pub const COUNT: usize = 5;
+    /// Names of the classes, in order.
+    pub const NAMES: [&'static str; Self::COUNT] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// Counts a response. A status above 599 counts as 5xx, as RFC 9110 section 15 asks recipients to treat it.
+    pub fn count(&self, status: u16) {
+        self.0[usize::from(status / 100).clamp(1, Self::COUNT) - 1].inc();
+    }
+
+    /// The values, 1xx first.
+    pub fn get(&self) -> [u64; Self::COUNT] {
+        std::array::from_fn(|class| self.0[class].get())
+    }
+}
+
+/// Counters of the answers that the proxy gives itself, by status code.
+#[derive(Debug, Default)]
+pub struct OwnAnswers([Counter; Self::STATUSES.len() + 1]);
+
+impl OwnAnswers {
+    /// The codes that have a counter of their own.
+    pub const STATUSES: [u16; 17] = [
+        400, 404, 405, 408, 411, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
+    ];
+
+    /// Counts an answer. A code not in [`Self::STATUSES`] counts under code 0.
+    pub fn count(&self, status: u16) {
+        let known = Self::STATUSES.iter().position(|known| *known == status);
+        self.0[known.unwrap_or(Self::STATUSES.len())].inc();
+    }
+
+    /// Each code with its count; last, under 0, all other codes.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        Self::STATUSES
+            .into_iter()
+            .chain([0])
+            .zip(self.0.iter().map(Counter::get))
+    }
+}
+
+/// What one shard counts. It starts on a cache line pair of its own, for CPUs fetch lines in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct ShardCounters {
+    /// The shard thread's kernel id, for its CPU time; 0 while it does not run.
+    pub thread_id: AtomicU32,
+    /// The CPU it is pinned to, or [`Self::NOT_PINNED`].
+    pub cpu: AtomicU32,
+    /// Client connections accepted.
+    pub accepted: Counter,
+    /// Client connections open.
+    pub connections: Gauge,
+    /// Client connections with an exchange running.
+    pub active: Gauge,
+    /// Requests whose head was read whole, valid or not.
+    pub requests: Counter,
+    /// Final responses sent to clients, and 101; ours and the servers'.
+    pub responses: StatusClasses,
+    /// Those of them that we made ourselves.
+    pub own_answers: OwnAnswers,
+    /// Bytes read from clients.
+    pub bytes_in: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// Failed accepts.
+    pub accept_errors: Counter,
+    /// Pauses in accepting, for want of descriptors or memory.
+    pub accept_backoffs: Counter,
+    /// Connection tasks that panicked.
+    pub panics: Counter,
+    /// Client connections refused for a limit.
+    pub refused_connections: Counter,
+    /// Timeouts by [`TimeoutKind`]; see [`Self::timeout`].
+    pub timeouts: [Counter; TimeoutKind::COUNT],
+    /// Attempts after the first, of all requests.
+    pub retries: Counter,
+    /// Pooled connections found closed or out of step at checkout.
+    pub stale_upstream: Counter,
+    /// Attempts on a pooled connection.
+    pub reused_upstream: Counter,
+    /// Attempts on a new connection.
+    pub new_upstream: Counter,
+    /// Tunnels open.
+    pub tunnels: Gauge,
+    /// Access log lines dropped because the writer was behind.
+    pub access_log_dropped: Counter,
+    /// Turns of the sweeper. One that stands still tells that the shard is stuck.
+    pub sweeps: Counter,
+    /// By flat server index: all servers of all upstreams, in the order of the configuration.
+    pub servers: Box<[ServerCounters]>,
+}
+
+impl ShardCounters {
+    /// The value of [`Self::cpu`] for a thread that may run anywhere.
+    pub const NOT_PINNED: u32 = u32::MAX;
+
+    /// Counters at zero for a shard that knows `servers` servers.
+    pub fn new(servers: usize) -> Self {
+        Self {
+            thread_id: AtomicU32::new(0),
+            cpu: AtomicU32::new(Self::NOT_PINNED),
+            accepted: Counter::default(),
+            connections: Gauge::default(),
+            active: Gauge::default(),
+            requests: Counter::default(),
+            responses: StatusClasses::default(),
+            own_answers: OwnAnswers::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            accept_errors: Counter::default(),
+            accept_backoffs: Counter::default(),
+            panics: Counter::default(),
+            refused_connections: Counter::default(),
+            timeouts: Default::default(),
+            retries: Counter::default(),
+            stale_upstream: Counter::default(),
+            reused_upstream: Counter::default(),
+            new_upstream: Counter::default(),
+            tunnels: Gauge::default(),
+            access_log_dropped: Counter::default(),
+            sweeps: Counter::default(),
+            servers: (0..servers).map(|_| ServerCounters::default()).collect(),
+        }
+    }
+
+    /// Says which thread now writes here, and where it is pinned. Called by the shard's thread as it starts.
+    ///
+    /// Gauges return to zero: what an earlier thread of this shard held open went with it.
+    pub fn begin(&self, thread_id: u32, cpu: Option<usize>) {
+        let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
+        self.cpu.store(cpu.unwrap_or(Self::NOT_PINNED), Relaxed);
+        for gauge in [&self.connections, &self.active, &self.tunnels] {
+            gauge.set(0);
+        }
+        for server in &self.servers {
+            server.active.set(0);
+            server.idle.set(0);
+        }
+        self.thread_id.store(thread_id, Relaxed);
+    }
+
+    /// Says that the shard's thread has ended.
+    pub fn end(&self) {
+        self.thread_id.store(0, Relaxed);
+    }
+
+    /// The counter of one kind of timeout.
+    pub fn timeout(&self, kind: TimeoutKind) -> &Counter {
+        &self.timeouts[kind as usize]
+    }
+
+    /// The CPU that the shard is pinned to.
+    pub fn pinned_cpu(&self) -> Option<u32> {
+        Some(self.cpu.load(Relaxed)).filter(|cpu| *cpu != Self::NOT_PINNED)
+    }
+
+    /// The kernel id of the shard's thread while it runs.
+    pub fn running_thread(&self) -> Option<u32> {
+        Some(self.thread_id.load(Relaxed)).filter(|id| *id != 0)
+    }
+}
+
+/// What one shard counts about one server.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ServerCounters {
+    /// Exchanges and tunnels running.
+    pub active: Gauge,
+    /// Connections in the pool.
+    pub idle: Gauge,
+    /// Attempts: requests sent or tried to send, retries included.
+    pub requests: Counter,
+    /// Connections established.
+    pub connects: Counter,
+    /// Final responses received, and 101.
+    pub responses: StatusClasses,
+    /// Failures by [`FailureKind`]; see [`Self::failure`].
+    pub failures: [Counter; FailureKind::COUNT],
+    /// Bytes read from the server.
+    pub bytes_in: Counter,
+    /// Bytes written to the server.
+    pub bytes_out: Counter,
+    /// Microseconds from the start of the attempt to the response head.
+    pub latency: Histogram,
+}
+
+impl ServerCounters {
+    /// The counter of one kind of failure.
+    pub fn failure(&self, kind: FailureKind) -> &Counter {
+        &self.failures[kind as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_never_goes_below_zero() {
+        let gauge = Gauge::default();
+        gauge.dec();
+        assert_eq!(gauge.get(), 0);
+        gauge.inc();
+        gauge.inc();
+        gauge.dec();
+        assert_eq!(gauge.get(), 1);
+    }
+
+    #[test]
+    fn each_status_counts_in_its_class() {
+        let cases = [
+            (0, 0),
+            (99, 0),
+            (101, 0),
+            (199, 0),
+            (200, 1),
+            (299, 1),
+            (304, 2),
+            (404, 3),
+            (499, 3),
+            (500, 4),
+            (599, 4),
+            (600, 4),
+            (999, 4),
+            (u16::MAX, 4),
+        ];
+        for (status, class) in cases {
+            let classes = StatusClasses::default();
+            classes.count(status);
+            let mut expected = [0; StatusClasses::COUNT];
+            expected[class] = 1;
+            assert_eq!(classes.get(), expected, "status {status}");
+        }
+    }
+
+    #[test]
+    fn own_answers_keep_unknown_codes_apart() {
+        let own = OwnAnswers::default();
+        for status in [502, 502, 418, 400] {
+            own.count(status);
+        }
+        let counted: Vec<_> = own.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(400, 1), (502, 2), (0, 1)]);
+    }
+
+    #[test]
+    fn kinds_index_their_own_counter() {
+        let shard = ShardCounters::new(1);
+        for (index, kind) in TimeoutKind::ALL.into_iter().enumerate() {
+            shard.timeout(kind).add(index as u64 + 1);
+        }
+        for (index, kind) in FailureKind::ALL.into_iter().enumerate() {
+            shard.servers[0].failure(kind).add(index as u64 + 1);
+        }
+        assert_eq!(
+            shard.timeouts.each_ref().map(Counter::get),
+            [1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        assert_eq!(
+            shard.servers[0].failures.each_ref().map(Counter::get),
+            [1, 2, 3, 4, 5, 6, 7]
+        );
+    }
+
+    #[test]
+    fn shards_and_servers_share_no_cache_line() {
+        assert_eq!(align_of::<ShardCounters>(), 128);
+        assert_eq!(align_of::<ServerCounters>(), 128);
+    }
+
+    #[test]
+    fn a_new_thread_starts_with_empty_gauges_and_keeps_the_counts() {
+        let shard = ShardCounters::new(1);
+        shard.begin(7, Some(3));
+        shard.connections.inc();
+        shard.accepted.inc();
+        shard.servers[0].idle.inc();
+        shard.end();
+        assert_eq!(shard.running_thread(), None);
+        shard.begin(8, None);
+        assert_eq!(
+            (shard.running_thread(), shard.pinned_cpu()),
+            (Some(8), None)
+        );
+        assert_eq!(
+            (
+                shard.connections.get(),
+                shard.servers[0].idle.get(),
+                shard.accepted.get()
+            ),
+            (0, 0, 1)
+        );
+    }
+}
