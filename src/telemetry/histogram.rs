@@ -139,3 +139,105 @@ impl Snapshot {
         self.buckets[..end].iter().sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR_US: u64 = 3_600_000_000;
+
+    fn recorded(values: &[u64]) -> Snapshot {
+        let histogram = Histogram::default();
+        values.iter().for_each(|us| histogram.record(*us));
+        histogram.snapshot()
+    }
+
+    #[test]
+    fn buckets_follow_each_other_without_gap() {
+        for bucket in 0..BUCKETS {
+            let (low, end) = (lower_bound(bucket), lower_bound(bucket + 1));
+            assert!(low < end);
+            assert_eq!((index(low), index(end - 1)), (bucket, bucket));
+            assert!(
+                (end - low - 1) as f64 <= low as f64 / 16.0,
+                "bucket {bucket}: {low}..{end}"
+            );
+        }
+    }
+
+    #[test]
+    fn more_than_an_hour_still_has_a_bucket_of_its_size() {
+        assert!(index(HOUR_US) < BUCKETS - 1);
+        assert_eq!(index(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn an_empty_histogram_has_no_quantile_and_no_mean() {
+        let empty = Histogram::default().snapshot();
+        assert_eq!(
+            (empty.count(), empty.quantile_us(0.5), empty.mean_us()),
+            (0, None, None)
+        );
+    }
+
+    #[test]
+    fn small_values_are_exact() {
+        let snapshot = recorded(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        let cases = [
+            (0.0, 1),
+            (0.1, 1),
+            (0.11, 2),
+            (0.5, 5),
+            (0.9, 9),
+            (0.99, 10),
+            (1.0, 10),
+        ];
+        for (quantile, us) in cases {
+            assert_eq!(
+                snapshot.quantile_us(quantile),
+                Some(us),
+                "quantile {quantile}"
+            );
+        }
+        assert_eq!((snapshot.sum_us(), snapshot.mean_us()), (55, Some(5.5)));
+    }
+
+    #[test]
+    fn a_difference_holds_what_came_between() {
+        let histogram = Histogram::default();
+        (0..1000).for_each(|_| histogram.record(5));
+        let earlier = histogram.snapshot();
+        histogram.record(700);
+        let between = histogram.snapshot().since(&earlier);
+        assert_eq!((between.count(), between.sum_us()), (1, 700));
+        assert_eq!(between, recorded(&[700]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantile_is_within_its_error(mut values in prop::collection::vec(0..HOUR_US, 1..200), quantile in 0.0..=1.0) {
+            let found = recorded(&values).quantile_us(quantile).expect("not empty");
+            values.sort_unstable();
+            let rank = ((quantile * values.len() as f64).ceil() as usize).max(1);
+            let exact = values[rank - 1];
+            prop_assert!(found.abs_diff(exact) as f64 <= exact as f64 / 32.0, "found {found}, exact {exact}");
+        }
+
+        #[test]
+        fn merging_is_recording_together(left in prop::collection::vec(any::<u32>(), 0..50), right in prop::collection::vec(any::<u32>(), 0..50)) {
+            let [left, right] = [left, right].map(|values| values.into_iter().map(u64::from).collect::<Vec<_>>());
+            let mut merged = recorded(&left);
+            merged.merge(&recorded(&right));
+            prop_assert_eq!(merged, recorded(&[left, right].concat()));
+        }
+
+        #[test]
+        fn counts_below_a_power_are_exact(values in prop::collection::vec(any::<u32>(), 0..100), exponent in 0..34u32) {
+            let values: Vec<_> = values.into_iter().map(u64::from).collect();
+            let below = values.iter().filter(|us| **us < 1 << exponent).count();
+            prop_assert_eq!(recorded(&values).count_below_power(exponent), below as u64);
+        }
+    }
+}
