@@ -1,5 +1,8 @@
 //! Ringlane: an HTTP reverse proxy and load balancer for Linux, one shard per CPU core.
 
+pub mod balance;
 pub mod config;
 pub mod http1;
+pub mod net;
 pub mod telemetry;
+pub mod upstream;

@@ -56,8 +56,6 @@ pub enum Shards {
 pub struct Io {
     /// `io_uring`, epoll, or the first that works.
     pub mode: IoMode,
-    /// Whether a send goes through the ring or straight to the socket.
-    pub send: SendMode,
     /// Submission queue entries of each shard's ring (256 to 32768).
     pub ring_entries: u32,
     /// Accepts outstanding per shard and listener (1 to 64).
@@ -73,15 +71,6 @@ pub enum IoMode {
     Uring,
     /// epoll.
     Epoll,
-}
-
-/// The `send` setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendMode {
-    /// A non-blocking send(2) at once; the ring says when a full socket can take more.
-    Direct,
-    /// `IORING_OP_SEND`: all sends of one loop turn enter the kernel together.
-    Ring,
 }
 
 /// Form of a log line.
@@ -235,6 +224,17 @@ impl std::fmt::Display for ServerAddress {
             Self::Socket(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl ServerAddress {
+    /// The Host field that names this server: `host:port`, or `localhost` for a Unix socket, which has neither.
+    pub fn host_field(&self) -> String {
+        match self {
+            Self::Unix(_) => "localhost".to_owned(),
+            Self::Name(host, 80) => host.clone(),
+            address => address.to_string(),
         }
     }
 }

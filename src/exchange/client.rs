@@ -1,0 +1,45 @@
+//! The client of an exchange.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+
+use crate::http1::client::AddressText;
+use crate::net::deadline::Deadline;
+use crate::net::socket::Socket;
+
+/// A client's connection, as exchanges see it.
+#[derive(Debug)]
+pub struct Client {
+    /// The socket.
+    pub socket: Socket,
+    /// The other end.
+    pub peer: IpAddr,
+    /// The other end is a trusted proxy.
+    pub trusted: bool,
+    /// The deadlines of the connection's task.
+    pub deadline: Deadline,
+    /// Bytes received and not yet read: the rest of a head, a body, or pipelined requests.
+    pub pending: RefCell<Vec<u8>>,
+    /// Requests so far.
+    pub requests: Cell<u64>,
+}
+
+impl Client {
+    /// The peer's address as text.
+    pub fn peer_text(&self) -> AddressText {
+        AddressText::new(self.peer)
+    }
+}
+
+/// What becomes of the client's connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It takes the next request.
+    KeepAlive,
+    /// It is closed once the client has had the chance to read the answer: bytes of its may still be under way (RFC 9112 section 9.6).
+    Linger,
+    /// It is closed at once.
+    Close,
+    /// It is reset: the client must not take what it got for whole.
+    Reset,
+}

@@ -1,0 +1,201 @@
+//! Everything that one shard's exchanges share: its settings, pools, buffers and counters. Nothing here leaves the shard's thread.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::route::Router;
+use crate::config::Config;
+use crate::http1::forward::Disclosure;
+use crate::http1::head::{Limits, RequestHead, ResponseHead};
+use crate::net::buffer::BufferPool;
+use crate::net::deadline::{Deadlines, Ticks};
+use crate::telemetry::access_log::ShardAccessLog;
+use crate::telemetry::counters::{ServerCounters, ShardCounters};
+use crate::upstream::group::Group;
+use crate::upstream::resolve::Places;
+
+/// Bytes that one receive of a head takes at most; what comes with the head goes on with it in one send.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// A head with a small body fits; waiting exchanges hold one such buffer each.
+const MESSAGE_BYTES: usize = 2 * 1024;
+/// One round of a long body.
+const BULK_BYTES: usize = 128 * 1024;
+/// Message buffers kept for the next exchange.
+const MESSAGES_KEPT: usize = 1024;
+/// Bulk buffers kept for the next body.
+const BULKS_KEPT: usize = 16;
+
+/// Timeouts in ticks of the shard's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a whole request head.
+    pub client_header: Ticks,
+    /// Between two reads of a request body.
+    pub client_body: Ticks,
+    /// Between two requests.
+    pub keep_alive: Ticks,
+    /// Between two writes that make progress.
+    pub write: Ticks,
+    /// Without a byte in a tunnel.
+    pub tunnel_idle: Ticks,
+}
+
+/// The state of one shard.
+#[derive(Debug)]
+pub struct Lane {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// What the shard counts.
+    pub counters: Arc<ShardCounters>,
+    /// Deadlines of its tasks, and its clock.
+    pub deadlines: Rc<Deadlines>,
+    /// Timeouts of the client's side.
+    pub timeouts: Timeouts,
+    /// Limits of heads.
+    pub limits: Limits,
+    /// Which fields tell servers about clients.
+    pub disclosure: Disclosure,
+    /// Which request goes where.
+    pub router: Router,
+    /// The upstreams.
+    pub groups: Vec<Group>,
+    /// Buffers for heads and small messages.
+    pub messages: BufferPool,
+    /// Buffers for long bodies.
+    pub bulk: BufferPool,
+    scratch: RefCell<Vec<u8>>,
+    request_heads: RefCell<Vec<RequestHead>>,
+    response_heads: RefCell<Vec<ResponseHead>>,
+    date: RefCell<String>,
+    access_log: Option<RefCell<ShardAccessLog>>,
+    dated_at: Cell<u64>,
+}
+
+impl Lane {
+    /// The state of shard number `shard`.
+    pub fn new(config: Arc<Config>, shard: usize, places: &Places, counters: Arc<ShardCounters>, access_log: Option<ShardAccessLog>) -> Self {
+        let mut first_id = 0;
+        let groups = config.upstreams.iter().map(|upstream| {
+            let group = Group::new(upstream, first_id, places, shard);
+            first_id += upstream.servers.len();
+            group
+        });
+        let groups = groups.collect();
+        let lane = Self {
+            counters,
+            deadlines: Rc::default(),
+            timeouts: Timeouts {
+                client_header: config.timeouts.client_header.into(),
+                client_body: config.timeouts.client_body.into(),
+                keep_alive: config.timeouts.keep_alive.into(),
+                write: config.timeouts.write.into(),
+                tunnel_idle: config.timeouts.tunnel_idle.into(),
+            },
+            limits: Limits {
+                head_bytes: config.limits.head_bytes,
+                fields: config.limits.header_count,
+                target_bytes: config.limits.uri_bytes,
+            },
+            disclosure: Disclosure { x_forwarded: config.forward.x_forwarded, forwarded: config.forward.forwarded, via: config.forward.via },
+            router: Router::new(&config.routes),
+            groups,
+            messages: BufferPool::new(MESSAGE_BYTES, MESSAGES_KEPT),
+            bulk: BufferPool::new(BULK_BYTES, BULKS_KEPT),
+            scratch: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
+            request_heads: RefCell::default(),
+            response_heads: RefCell::default(),
+            date: RefCell::default(),
+            access_log: access_log.map(RefCell::new),
+            dated_at: Cell::new(0),
+            config,
+        };
+        lane.update_date();
+        lane
+    }
+
+    /// The counters of the server with this flat index.
+    #[inline]
+    pub fn server(&self, id: usize) -> &ServerCounters {
+        &self.counters.servers[id]
+    }
+
+    /// Lends the shard's receive buffer, empty, for work that does not wait.
+    #[inline]
+    pub fn with_scratch<R>(&self, f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        f(&mut scratch)
+    }
+
+    /// A request head to parse into.
+    #[inline]
+    pub fn take_request_head(&self) -> RequestHead {
+        self.request_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a request head back.
+    #[inline]
+    pub fn give_request_head(&self, mut head: RequestHead) {
+        head.clear();
+        self.request_heads.borrow_mut().push(head);
+    }
+
+    /// A response head to parse into.
+    #[inline]
+    pub fn take_response_head(&self) -> ResponseHead {
+        self.response_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a response head back.
+    #[inline]
+    pub fn give_response_head(&self, mut head: ResponseHead) {
+        head.clear();
+        self.response_heads.borrow_mut().push(head);
+    }
+
+    /// Whether `address` is a proxy whose word counts.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.config.forward.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// Uses the present date as a Date field has it (RFC 9110 section 6.6.1), at most a second old.
+    #[inline]
+    pub fn with_date<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        f(self.date.borrow().as_bytes())
+    }
+
+    /// Formats the date anew when a second has passed; called by the sweeper.
+    pub fn update_date(&self) {
+        let now = SystemTime::now();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.dated_at.replace(seconds) != seconds {
+            *self.date.borrow_mut() = httpdate::fmt_http_date(now);
+        }
+    }
+
+    /// The access log, when it is on.
+    #[inline]
+    pub fn access_log(&self) -> Option<&RefCell<ShardAccessLog>> {
+        self.access_log.as_ref()
+    }
+
+    /// Work of the sweeper that can wait for a whole second: pools and gauges.
+    pub fn sweep_pools(&self) {
+        let now = self.deadlines.now();
+        for server in self.groups.iter().flat_map(|group| &group.servers) {
+            server.sweep(now);
+            self.server(server.id).idle.set(server.pool.len() as u64);
+        }
+    }
+
+    /// Closes all idle connections to servers.
+    pub fn close_pools(&self) {
+        for server in self.groups.iter().flat_map(|group| &group.servers) {
+            server.pool.clear();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! One request and its response: choose a server, send, pass the answer on, perhaps try again.
+//!
+//! ```text
+//! request ──> route ──> attempt (choose, connect) ──> upload ─┐
+//!                          ^        │                         ├─ both at once
+//!                          └ retry ─┴──────────> response <───┘ ──> tunnel, when the answer is 101
+//! ```
+
+pub mod attempt;
+pub mod client;
+pub mod lane;
+pub mod record;
+pub mod request;
+pub mod response;
+pub mod route;
+pub mod transfer;
+pub mod tunnel;
+pub mod upload;

@@ -1,0 +1,78 @@
+//! Moving bytes to and from a socket under a deadline.
+
+use std::io;
+
+use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
+use crate::net::socket::Socket;
+
+/// Why bytes could not be moved.
+#[derive(Debug)]
+pub enum TransferError {
+    /// The connection is closed or broken.
+    Gone,
+    /// The peer did not get on in time.
+    Overdue,
+}
+
+impl From<Interrupt> for TransferError {
+    fn from(_: Interrupt) -> Self {
+        Self::Overdue
+    }
+}
+
+impl From<io::Error> for TransferError {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Sends all of `bytes`. A peer that takes nothing for `patience` is overdue.
+#[inline]
+pub async fn send_all(socket: &Socket, bytes: &[u8], deadline: &Deadline, slot: Slot, patience: Ticks) -> Result<(), TransferError> {
+    match socket.try_send(bytes) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(sent) => send_rest(socket, &bytes[sent..], deadline, slot, patience).await,
+        Err(error) if is_temporary(&error) => send_rest(socket, bytes, deadline, slot, patience).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cold]
+async fn send_rest(socket: &Socket, mut bytes: &[u8], deadline: &Deadline, slot: Slot, patience: Ticks) -> Result<(), TransferError> {
+    while !bytes.is_empty() {
+        deadline.set(slot, patience);
+        deadline.guard(slot, socket.writable()).await??;
+        match socket.try_send(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    deadline.clear(slot);
+    Ok(())
+}
+
+/// Receives what is there without waiting; `None` when nothing is, 0 at the end of the stream.
+#[inline]
+pub fn recv_now(socket: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, TransferError> {
+    match socket.try_recv(buffer) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if is_temporary(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Receives into the free capacity of `buffer`, waiting until the slot's deadline, which the caller has set. 0 at the end of the stream.
+#[inline]
+pub async fn recv(socket: &Socket, buffer: &mut Vec<u8>, deadline: &Deadline, slot: Slot) -> Result<usize, TransferError> {
+    loop {
+        deadline.guard(slot, socket.readable()).await??;
+        if let Some(received) = recv_now(socket, buffer)? {
+            return Ok(received);
+        }
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

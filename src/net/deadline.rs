@@ -1,0 +1,276 @@
+//! Deadlines of a shard's connections on a coarse clock.
+//!
+//! No operation has a timer of its own. A task writes when it must have got on; the shard's sweeper looks through all deadlines ten times
+//! a second and wakes the tasks that are late. Nothing is cancelled and nothing is allocated for it.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// How often the sweeper looks: the resolution of every timeout.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// A span of time in ticks, rounded up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(u32);
+
+impl Ticks {
+    /// From one reading of the clock to a later one.
+    pub const fn between(earlier: u32, later: u32) -> Self {
+        Self(later.saturating_sub(earlier))
+    }
+}
+
+impl From<Duration> for Ticks {
+    fn from(duration: Duration) -> Self {
+        // Half of the clock's range is more than six years.
+        Self(duration.as_nanos().div_ceil(TICK.as_nanos()).clamp(1, u128::from(u32::MAX / 2)) as u32)
+    }
+}
+
+/// Which of a task's deadlines. A proxied exchange goes both ways at once, so there are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// What the client must do next.
+    Request = 0,
+    /// What the server must do next, or the client with the response.
+    Response = 1,
+}
+
+/// Set in [`Entry::fired`] when the process drains.
+const DRAIN: u8 = 1 << 7;
+/// No deadline.
+const NEVER: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Entry {
+    waker: Option<Waker>,
+    due: [u32; 2],
+    /// One bit a slot, and [`DRAIN`].
+    fired: u8,
+}
+
+/// All deadlines of one shard, in one piece of memory that the sweeper reads from end to end.
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    entries: RefCell<Vec<Entry>>,
+    free: RefCell<Vec<u32>>,
+    now: Cell<u32>,
+    draining: Cell<bool>,
+}
+
+/// A wait ended because something more urgent came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The slot's deadline is past.
+    Overdue,
+    /// The process drains.
+    Drain,
+}
+
+impl Deadlines {
+    /// The present tick. Ticks count from the shard's start.
+    pub fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// Whether the process drains.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// How many tasks have deadlines here.
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len() - self.free.borrow().len()
+    }
+
+    /// Whether no task has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Moves the clock on by `ticks` and wakes who is late.
+    pub fn sweep(&self, ticks: u32) {
+        let now = self.now.get().saturating_add(ticks);
+        self.now.set(now);
+        for entry in self.entries.borrow_mut().iter_mut() {
+            // Nearly all are neither due: one comparison each.
+            if entry.due[0] <= now || entry.due[1] <= now {
+                for slot in 0..2 {
+                    if entry.due[slot] <= now {
+                        entry.due[slot] = NEVER;
+                        entry.fired |= 1 << slot;
+                    }
+                }
+                entry.wake();
+            }
+        }
+    }
+
+    /// Tells every task that the process drains.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        for entry in self.entries.borrow_mut().iter_mut() {
+            entry.fired |= DRAIN;
+            entry.wake();
+        }
+    }
+}
+
+impl Entry {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The deadlines of one task.
+#[derive(Debug)]
+pub struct Deadline {
+    all: Rc<Deadlines>,
+    index: u32,
+}
+
+impl Deadline {
+    /// Registers the calling task.
+    pub async fn register(all: &Rc<Deadlines>) -> Self {
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        Self::new(all, Some(waker))
+    }
+
+    fn new(all: &Rc<Deadlines>, waker: Option<Waker>) -> Self {
+        let fired = if all.draining.get() { DRAIN } else { 0 };
+        let entry = Entry { waker, due: [NEVER; 2], fired };
+        let mut entries = all.entries.borrow_mut();
+        let index = if let Some(index) = all.free.borrow_mut().pop() {
+            entries[index as usize] = entry;
+            index
+        } else {
+            entries.push(entry);
+            (entries.len() - 1) as u32
+        };
+        Self { all: Rc::clone(all), index }
+    }
+
+    #[inline]
+    fn entry<R>(&self, f: impl FnOnce(&mut Entry) -> R) -> R {
+        // A registered index stays inside of the vector, which never shrinks.
+        f(&mut self.all.entries.borrow_mut()[self.index as usize])
+    }
+
+    /// Sets the slot's deadline to `after` from now.
+    #[inline]
+    pub fn set(&self, slot: Slot, after: Ticks) {
+        // One tick more: the present one is already partly over.
+        let due = self.all.now.get().saturating_add(after.0).saturating_add(1);
+        self.entry(|entry| {
+            entry.due[slot as usize] = due;
+            entry.fired &= !(1 << slot as u8);
+        });
+    }
+
+    /// Takes the slot's deadline away.
+    #[inline]
+    pub fn clear(&self, slot: Slot) {
+        self.entry(|entry| {
+            entry.due[slot as usize] = NEVER;
+            entry.fired &= !(1 << slot as u8);
+        });
+    }
+
+    #[inline]
+    fn fired(&self) -> u8 {
+        self.entry(|entry| entry.fired)
+    }
+
+    /// Waits for `wait`, which must be safe to drop, until the slot's deadline.
+    #[inline]
+    pub async fn guard<T>(&self, slot: Slot, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
+        self.race(1 << slot as u8, wait).await
+    }
+
+    /// The same, and until the process drains or the other slot's deadline: for a connection with nothing to do.
+    #[inline]
+    pub async fn guard_idle<T>(&self, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
+        self.race(DRAIN | 0b11, wait).await
+    }
+
+    /// Whether the slot's deadline has passed.
+    pub fn overdue(&self, slot: Slot) -> bool {
+        self.fired() & 1 << slot as u8 != 0
+    }
+
+    #[inline]
+    async fn race<T>(&self, mask: u8, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
+        let mut wait = pin!(wait);
+        poll_fn(|cx| {
+            let fired = self.fired() & mask;
+            if fired != 0 {
+                let interrupt = if fired & DRAIN != 0 { Interrupt::Drain } else { Interrupt::Overdue };
+                return Poll::Ready(Err(interrupt));
+            }
+            wait.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Sleeps for at least `after`, or until the process drains.
+    pub async fn sleep(&self, after: Ticks) {
+        self.set(Slot::Request, after);
+        let _ = self.race(DRAIN | 1, std::future::pending::<()>()).await;
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.entry(|entry| *entry = Entry { waker: None, due: [NEVER; 2], fired: 0 });
+        self.all.free.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(all: &Rc<Deadlines>) -> Deadline {
+        Deadline::new(all, None)
+    }
+
+    #[test]
+    fn a_deadline_fires_after_its_ticks_and_only_once_set() {
+        let all = Rc::new(Deadlines::default());
+        let one = registered(&all);
+        one.set(Slot::Request, Ticks::from(Duration::from_millis(250)));
+        all.sweep(3);
+        assert!(!one.overdue(Slot::Request), "three whole ticks may have been less than 300 ms");
+        all.sweep(1);
+        assert!(one.overdue(Slot::Request) && !one.overdue(Slot::Response));
+        one.set(Slot::Request, Ticks(5));
+        assert!(!one.overdue(Slot::Request));
+        one.clear(Slot::Request);
+        all.sweep(100);
+        assert!(!one.overdue(Slot::Request));
+    }
+
+    #[test]
+    fn places_are_used_again_without_what_was_there() {
+        let all = Rc::new(Deadlines::default());
+        let first = registered(&all);
+        first.set(Slot::Response, Ticks(1));
+        all.sweep(2);
+        drop(first);
+        let second = registered(&all);
+        assert_eq!((second.index, second.overdue(Slot::Response), all.len()), (0, false, 1));
+    }
+
+    #[test]
+    fn durations_round_up() {
+        let ticks = |ms| Ticks::from(Duration::from_millis(ms)).0;
+        assert_eq!([ticks(0), ticks(1), ticks(100), ticks(101)], [1, 1, 1, 2]);
+        assert_eq!(Ticks::from(Duration::MAX).0, u32::MAX / 2);
+    }
+}

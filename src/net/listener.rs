@@ -1,0 +1,145 @@
+//! Listening sockets: bound for all shards at start, accepted from by one shard each.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use monoio::net::TcpListener;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+
+use super::option::{OptionError, set_defer_accept, set_fast_open, set_tcp};
+use super::socket::Socket;
+use crate::config::Listen;
+
+/// Why a listener could not be opened.
+#[derive(Debug)]
+pub enum ListenError {
+    /// Creating, binding or listening failed.
+    Socket(io::Error),
+    /// An option could not be set.
+    Option(OptionError),
+}
+
+impl std::fmt::Display for ListenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "the address is in use by a socket without SO_REUSEPORT or of another user; stop that program or choose another address")
+            }
+            Self::Socket(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{error}; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE")
+            }
+            Self::Socket(error) => error.fmt(f),
+            Self::Option(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+impl From<io::Error> for ListenError {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl From<OptionError> for ListenError {
+    fn from(error: OptionError) -> Self {
+        Self::Option(error)
+    }
+}
+
+/// Opens one listening socket on `address`, beside others of this process on the same address (`SO_REUSEPORT`, socket(7)).
+pub fn open(listen: &Listen, address: SocketAddr) -> Result<StdListener, ListenError> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        // One listener is one family, so that `[::]` and `0.0.0.0` can both be configured.
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    set_tcp(socket.as_fd(), &listen.tcp)?;
+    if let Some(wait) = listen.defer_accept {
+        set_defer_accept(socket.as_fd(), wait)?;
+    }
+    socket.bind(&address.into())?;
+    if let Some(queue) = listen.fast_open {
+        set_fast_open(socket.as_fd(), queue)?;
+    }
+    socket.listen(i32::try_from(listen.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A listening socket on its shard's runtime.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl Listener {
+    /// Takes the socket onto the calling thread's runtime. `nonblocking` is for the epoll driver, which calls accept itself.
+    pub fn new(listener: StdListener, nonblocking: bool) -> io::Result<Self> {
+        listener.set_nonblocking(nonblocking)?;
+        Ok(Self { listener: TcpListener::from_std(listener)? })
+    }
+
+    /// Waits for a connection. Must not be dropped before it completes: an accepted descriptor would be lost.
+    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((Socket::from_stream(stream), peer))
+    }
+
+    /// Takes a connection that is already waiting.
+    pub fn try_accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        // With it the accepts that wait on the ring are not touched, but this one does not block.
+        let listener = self.as_fd();
+        SockRef::from(&listener).set_nonblocking(true)?;
+        let (socket, peer) = SockRef::from(&listener).accept()?;
+        let peer = peer.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // Sockets taken by accept(2) do not inherit O_NONBLOCK; the epoll driver's own are non-blocking, and so is every call on ours.
+        Ok((Socket::new(socket.into())?, peer))
+    }
+
+    /// Leaves the listening state. Waiting accepts end with an error; connections in the backlog are reset.
+    pub fn shutdown(&self) {
+        shutdown(self.listener.as_raw_fd());
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+}
+
+/// Ends a socket of a shard that has died and whose runtime can no longer close it: shuts it down, then closes it.
+pub fn abandon(fd: RawFd) {
+    shutdown(fd);
+    // SAFETY: the owner was leaked with its runtime and never runs again, so nobody else closes this number.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+fn shutdown(fd: RawFd) {
+    // An error means that it is not connected or listening any more.
+    // SAFETY: no pointers are passed.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Whether accepting failed for want of something that others will give back: wait and try again (accept(2)).
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Whether the listening socket itself is at its end.
+pub fn is_closed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::ECANCELED))
+}

@@ -1,0 +1,169 @@
+//! A connected stream socket of any family.
+//!
+//! Reads wait for readiness on the ring and then receive directly: a wait holds no buffer and loses nothing when it is dropped, so one
+//! task can wait for several things and an idle connection costs no buffer. Sends go straight to the socket: no buffer is lent to the kernel.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use monoio::net::TcpStream;
+
+/// What a look at a socket's receive queue shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// Nothing has come.
+    Empty,
+    /// Bytes have come.
+    Bytes,
+    /// The peer has closed or reset the connection.
+    Closed,
+}
+
+/// A connected stream socket. It must be used on the thread that made it, inside of that thread's runtime.
+#[derive(Debug)]
+pub struct Socket {
+    // The runtime's TCP type serves for every pollable descriptor: it is a descriptor and its registration.
+    stream: ManuallyDrop<TcpStream>,
+    /// Waits that have begun and not ended. The runtime may still refer to the descriptor while this is not 0.
+    waits: Cell<u32>,
+}
+
+impl Socket {
+    /// Takes over a descriptor.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is owned and passed on whole. That it may not be TCP is of no matter: only descriptor calls follow.
+        let stream = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
+        Ok(Self::from_stream(TcpStream::from_std(stream)?))
+    }
+
+    /// Takes over a stream of the runtime.
+    pub fn from_stream(stream: TcpStream) -> Self {
+        Self { stream: ManuallyDrop::new(stream), waits: Cell::new(0) }
+    }
+
+    /// Receives what is there into the free capacity of `buffer`, without waiting. Gives the number of bytes, 0 at the end of the stream.
+    pub fn try_recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let free = buffer.spare_capacity_mut();
+        debug_assert!(!free.is_empty(), "a receive without room would look like the end of the stream");
+        // SAFETY: the kernel writes at most `free.len()` bytes into memory that lives through the call.
+        let received = unsafe { libc::recv(self.as_raw_fd(), free.as_mut_ptr().cast(), free.len(), libc::MSG_DONTWAIT) };
+        let received = check(received)?;
+        // SAFETY: the kernel has written this many bytes behind the buffer's length.
+        unsafe { buffer.set_len(buffer.len() + received) };
+        Ok(received)
+    }
+
+    /// Sends what the socket takes of `bytes` without waiting.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the kernel reads at most `bytes.len()` bytes from memory that lives through the call.
+        let sent = unsafe { libc::send(self.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        check(sent)
+    }
+
+    /// Looks whether bytes or the end of the stream have come, taking nothing.
+    pub fn peek(&self) -> Peek {
+        let mut byte = 0u8;
+        // SAFETY: the kernel writes at most one byte into `byte`, which lives through the call.
+        let received = unsafe { libc::recv(self.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        match check(received) {
+            Ok(0) => Peek::Closed,
+            Ok(_) => Peek::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peek::Empty,
+            Err(_) => Peek::Closed,
+        }
+    }
+
+    /// Waits until a receive would not block. May be dropped at any time.
+    #[inline]
+    pub async fn readable(&self) -> io::Result<()> {
+        let _wait = Wait::begin(&self.waits);
+        // The epoll driver clears a readiness that is over only when it checks.
+        self.stream.readable(false).await?;
+        _wait.end();
+        Ok(())
+    }
+
+    /// Waits until a send would not block. May be dropped at any time.
+    pub async fn writable(&self) -> io::Result<()> {
+        let _wait = Wait::begin(&self.waits);
+        self.stream.writable(false).await?;
+        _wait.end();
+        Ok(())
+    }
+
+    /// Ends the direction towards the peer (FIN after what is queued).
+    pub fn shutdown_write(&self) {
+        self.shutdown(libc::SHUT_WR);
+    }
+
+    fn shutdown(&self, how: libc::c_int) {
+        // An error means that the connection is gone already, which is what was asked for.
+        // SAFETY: no pointers are passed.
+        unsafe { libc::shutdown(self.as_raw_fd(), how) };
+    }
+
+    /// Makes the close that follows a reset, so that the peer cannot take what it got for whole.
+    pub fn reset_on_close(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the kernel reads `linger`, which lives through the call, by the size given.
+        unsafe {
+            libc::setsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            );
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: the stream is not used after this.
+        let stream = unsafe { ManuallyDrop::take(&mut self.stream) };
+        if self.waits.get() == 0 {
+            // The runtime's own close is two queue entries and an allocation; without a wait in flight a plain close(2) does.
+            // SAFETY: into_raw_fd hands the ownership over.
+            drop(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) });
+        }
+        // Else the runtime closes it when the kernel has let go of the operation.
+    }
+}
+
+/// Counts a wait for as long as the kernel may know of it. One that is dropped half-way stays counted.
+struct Wait<'a>(&'a Cell<u32>);
+
+impl<'a> Wait<'a> {
+    #[inline]
+    fn begin(waits: &'a Cell<u32>) -> Self {
+        waits.set(waits.get() + 1);
+        Self(waits)
+    }
+
+    #[inline]
+    fn end(&self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A count of bytes, or the error of the call just made.
+#[inline]
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,136 @@
+//! Keep-alive connections of one shard to one server.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use crate::config;
+use crate::net::deadline::Ticks;
+use crate::net::socket::{Peek, Socket};
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket; no wait or send is in flight while the connection is in a pool.
+    pub socket: Socket,
+    /// The tick it was established at.
+    born: u32,
+    /// Requests sent on it.
+    requests: u64,
+}
+
+impl Connection {
+    /// A connection established at tick `now`.
+    pub const fn new(socket: Socket, now: u32) -> Self {
+        Self { socket, born: now, requests: 0 }
+    }
+
+    /// Whether it has carried a request before.
+    pub const fn is_reused(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// Counts a request.
+    pub const fn count_request(&mut self) {
+        self.requests += 1;
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: u32,
+}
+
+/// The idle connections to one server, newest last. Ticks are those of the shard's clock.
+#[derive(Debug)]
+pub struct Pool {
+    idle: RefCell<VecDeque<Idle>>,
+    max_idle: usize,
+    idle_ticks: Ticks,
+    age_ticks: Option<Ticks>,
+    requests_max: u64,
+    /// Connections found closed or out of step since [`Pool::take_stale`] was last called.
+    stale: Cell<u64>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(settings: &config::Pool) -> Self {
+        Self {
+            idle: RefCell::default(),
+            max_idle: settings.max_idle,
+            idle_ticks: settings.idle_timeout.into(),
+            age_ticks: settings.max_age.map(Ticks::from),
+            requests_max: settings.max_requests.unwrap_or(u64::MAX),
+            stale: Cell::new(0),
+        }
+    }
+
+    /// The newest connection that is still good: open, within its age, and with nothing unasked-for to read. Others are closed on the way.
+    pub fn take(&self, now: u32) -> Option<Connection> {
+        loop {
+            let Idle { connection, .. } = self.idle.borrow_mut().pop_back()?;
+            if self.is_too_old(&connection, now) {
+                continue;
+            }
+            if connection.socket.peek() == Peek::Empty {
+                return Some(connection);
+            }
+            self.stale.set(self.stale.get() + 1);
+        }
+    }
+
+    /// Keeps a connection for the next request, unless it has served its time; a full pool closes its oldest.
+    pub fn put(&self, connection: Connection, now: u32) {
+        if self.max_idle == 0 || connection.requests >= self.requests_max || self.is_too_old(&connection, now) {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() == self.max_idle {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { connection, since: now });
+    }
+
+    /// Whether the next request on a new connection would be its last one.
+    pub const fn closes_after_one(&self) -> bool {
+        self.max_idle == 0 || self.requests_max == 1
+    }
+
+    /// Whether the next request on `connection` is its last one.
+    pub const fn is_last(&self, connection: &Connection) -> bool {
+        self.max_idle == 0 || connection.requests + 1 >= self.requests_max
+    }
+
+    /// Closes connections that have been idle too long, are too old, or were closed by the server.
+    pub fn expire(&self, now: u32) {
+        self.idle.borrow_mut().retain(|idle| {
+            let idle_for = Ticks::between(idle.since, now);
+            idle_for < self.idle_ticks && !self.is_too_old(&idle.connection, now) && idle.connection.socket.peek() == Peek::Empty
+        });
+    }
+
+    /// Closes all connections, for instance when the server has moved.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// How many connections are idle.
+    pub fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connections found closed or out of step at checkout since the last call.
+    pub fn take_stale(&self) -> u64 {
+        self.stale.take()
+    }
+
+    fn is_too_old(&self, connection: &Connection, now: u32) -> bool {
+        self.age_ticks.is_some_and(|age| Ticks::between(connection.born, now) >= age)
+    }
+}
