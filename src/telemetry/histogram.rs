@@ -150,7 +150,9 @@ mod tests {
 
     fn recorded(values: &[u64]) -> Snapshot {
         let histogram = Histogram::default();
-        values.iter().for_each(|us| histogram.record(*us));
+        for us in values {
+            histogram.record(*us);
+        }
         histogram.snapshot()
     }
 

@@ -1,6 +1,9 @@
-//! What Ringlane counts and how it says so: counters, latency histograms.
+//! What Ringlane counts and how it says so: counters, latency histograms, the access log, Prometheus text.
 //!
-//! Every word here has one writer, the shard that owns it. Readers add the shards up; nobody locks.
+//! Every shared word here has one writer, the shard that owns it. Readers add the shards up; nobody locks.
 
+mod access_format;
+pub mod access_log;
 pub mod counters;
+pub mod date;
 pub mod histogram;
