@@ -7,3 +7,6 @@ pub mod access_log;
 pub mod counters;
 pub mod date;
 pub mod histogram;
+pub mod process;
+pub mod prometheus;
+pub mod view;

@@ -1,0 +1,128 @@
+//! What the status listener reads: the shards' counters and the names that belong to them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+use super::counters::{Counter, ServerCounters, ShardCounters};
+use crate::config::Config;
+
+/// How the shards talk to the kernel, as found at start.
+#[derive(Clone, Debug)]
+pub struct IoReport {
+    /// `io_uring` or `epoll`.
+    pub mode: String,
+    /// The ring's set-up flags, best first; empty without a ring.
+    pub flags: String,
+    /// Why it is not the best mode; `None` when it is.
+    pub reason: Option<String>,
+    /// Submission queue entries of each ring.
+    pub ring_entries: u32,
+    /// `direct` or `ring`.
+    pub send: String,
+}
+
+/// A server's names.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    /// Unique in its upstream.
+    pub name: String,
+    /// Its address as configured.
+    pub address: String,
+}
+
+/// An upstream's names.
+#[derive(Clone, Debug)]
+pub struct UpstreamView {
+    /// Unique.
+    pub name: String,
+    /// In the order of the configuration.
+    pub servers: Vec<ServerView>,
+}
+
+/// All that the status listener shows. It reads only.
+#[derive(Debug)]
+pub struct View {
+    /// Each shard's counters, by shard number.
+    pub shards: Arc<[Arc<ShardCounters>]>,
+    /// In the order of the configuration, as the shards' flat server index has them.
+    pub upstreams: Vec<UpstreamView>,
+    /// Where clients connect.
+    pub listens: Vec<String>,
+    /// How many routes there are.
+    pub routes: usize,
+    /// How the shards talk to the kernel.
+    pub io: IoReport,
+    /// When the process started, for people.
+    pub started: SystemTime,
+    /// The same on a clock that never jumps, for durations.
+    pub started_instant: Instant,
+    /// Shards started again after they died. The thread that starts them is the one writer.
+    pub shard_restarts: Counter,
+    /// No new connections are taken; what runs is finished.
+    pub draining: AtomicBool,
+}
+
+impl View {
+    /// The view of a process that starts now.
+    pub fn new(config: &Config, shards: Arc<[Arc<ShardCounters>]>, io: IoReport) -> Self {
+        let servers = |upstream: &crate::config::Upstream| {
+            let servers = upstream.servers.iter();
+            servers
+                .map(|server| ServerView {
+                    name: server.name.clone(),
+                    address: server.address.to_string(),
+                })
+                .collect()
+        };
+        let upstreams = config.upstreams.iter();
+        Self {
+            shards,
+            upstreams: upstreams
+                .map(|upstream| UpstreamView {
+                    name: upstream.name.clone(),
+                    servers: servers(upstream),
+                })
+                .collect(),
+            listens: config
+                .listens
+                .iter()
+                .map(|listen| listen.address.to_string())
+                .collect(),
+            routes: config.routes.len(),
+            io,
+            started: SystemTime::now(),
+            started_instant: Instant::now(),
+            shard_restarts: Counter::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// How many servers all upstreams have.
+    pub fn server_count(&self) -> usize {
+        self.upstreams
+            .iter()
+            .map(|upstream| upstream.servers.len())
+            .sum()
+    }
+
+    /// Every server with its upstream and flat index.
+    pub fn servers(&self) -> impl Iterator<Item = (usize, &UpstreamView, &ServerView)> {
+        let pairs = self.upstreams.iter().flat_map(|upstream| {
+            upstream
+                .servers
+                .iter()
+                .map(move |server| (upstream, server))
+        });
+        pairs
+            .enumerate()
+            .map(|(index, (upstream, server))| (index, upstream, server))
+    }
+
+    /// One server's counters in each shard.
+    pub fn server_counters(&self, index: usize) -> impl Iterator<Item = &ServerCounters> {
+        self.shards
+            .iter()
+            .filter_map(move |shard| shard.servers.get(index))
+    }
+}
