@@ -2,7 +2,10 @@
 
 pub mod balance;
 pub mod config;
+pub mod downstream;
+pub mod exchange;
 pub mod http1;
 pub mod net;
+pub mod shard;
 pub mod telemetry;
 pub mod upstream;

@@ -13,7 +13,8 @@ use crate::http1::head::{Limits, RequestHead, ResponseHead};
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadlines, Ticks};
 use crate::telemetry::access_log::ShardAccessLog;
-use crate::telemetry::counters::{ServerCounters, ShardCounters};
+use crate::telemetry::counters::{Gauge, ServerCounters, ShardCounters};
+use crate::telemetry::date::{Utc, unix_seconds};
 use crate::upstream::group::Group;
 use crate::upstream::resolve::Places;
 
@@ -43,8 +44,25 @@ pub struct Timeouts {
     pub tunnel_idle: Ticks,
 }
 
-/// The state of one shard.
+/// One more of something that a gauge shows, for as long as it lives.
 #[derive(Debug)]
+pub struct Held<'g>(&'g Gauge);
+
+impl<'g> Held<'g> {
+    /// Counts one in.
+    pub fn new(gauge: &'g Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The state of one shard.
 pub struct Lane {
     /// The checked configuration.
     pub config: Arc<Config>,
@@ -63,15 +81,18 @@ pub struct Lane {
     /// The upstreams.
     pub groups: Vec<Group>,
     /// Buffers for heads and small messages.
-    pub messages: BufferPool,
+    messages: BufferPool,
     /// Buffers for long bodies.
     pub bulk: BufferPool,
     scratch: RefCell<Vec<u8>>,
     request_heads: RefCell<Vec<RequestHead>>,
     response_heads: RefCell<Vec<ResponseHead>>,
     date: RefCell<String>,
-    access_log: Option<RefCell<ShardAccessLog>>,
+    access_log: Option<ShardAccessLog>,
     dated_at: Cell<u64>,
+    /// The sweeper is to panic: a test asked for it.
+    #[cfg(debug_assertions)]
+    pub fault: Cell<bool>,
 }
 
 impl Lane {
@@ -108,8 +129,10 @@ impl Lane {
             request_heads: RefCell::default(),
             response_heads: RefCell::default(),
             date: RefCell::default(),
-            access_log: access_log.map(RefCell::new),
+            access_log,
             dated_at: Cell::new(0),
+            #[cfg(debug_assertions)]
+            fault: Cell::new(false),
             config,
         };
         lane.update_date();
@@ -128,6 +151,18 @@ impl Lane {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         f(&mut scratch)
+    }
+
+    /// An empty buffer for about `len` bytes and a head.
+    #[inline]
+    pub fn take_for(&self, len: usize) -> Vec<u8> {
+        if len <= MESSAGE_BYTES / 2 { self.messages.take() } else { self.bulk.take() }
+    }
+
+    /// Gives a buffer back to the pool that it came from.
+    #[inline]
+    pub fn give(&self, buffer: Vec<u8>) {
+        if buffer.capacity() == MESSAGE_BYTES { self.messages.give(buffer) } else { self.bulk.give(buffer) }
     }
 
     /// A request head to parse into.
@@ -170,16 +205,15 @@ impl Lane {
 
     /// Formats the date anew when a second has passed; called by the sweeper.
     pub fn update_date(&self) {
-        let now = SystemTime::now();
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if self.dated_at.replace(seconds) != seconds {
-            *self.date.borrow_mut() = httpdate::fmt_http_date(now);
+        let seconds = unix_seconds(SystemTime::now());
+        if self.dated_at.replace(seconds) != seconds || self.date.borrow().is_empty() {
+            *self.date.borrow_mut() = Utc::from_unix_seconds(seconds).http();
         }
     }
 
     /// The access log, when it is on.
     #[inline]
-    pub fn access_log(&self) -> Option<&RefCell<ShardAccessLog>> {
+    pub fn access_log(&self) -> Option<&ShardAccessLog> {
         self.access_log.as_ref()
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
 
@@ -62,14 +63,18 @@ pub fn recv_now(socket: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, 
     }
 }
 
-/// Receives into the free capacity of `buffer`, waiting until the slot's deadline, which the caller has set. 0 at the end of the stream.
+/// Receives into a buffer of `pool`, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.
+///
+/// The buffer is taken when there is something to read, so that a wait holds none.
 #[inline]
-pub async fn recv(socket: &Socket, buffer: &mut Vec<u8>, deadline: &Deadline, slot: Slot) -> Result<usize, TransferError> {
+pub async fn recv(pool: &BufferPool, socket: &Socket, deadline: &Deadline, slot: Slot) -> Result<Vec<u8>, TransferError> {
     loop {
         deadline.guard(slot, socket.readable()).await??;
-        if let Some(received) = recv_now(socket, buffer)? {
-            return Ok(received);
+        let mut buffer = pool.take();
+        if recv_now(socket, &mut buffer)?.is_some() {
+            return Ok(buffer);
         }
+        pool.give(buffer);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -48,6 +49,8 @@ const NEVER: u32 = u32::MAX;
 #[derive(Debug)]
 struct Entry {
     waker: Option<Waker>,
+    /// The task's socket, for [`Deadlines::descriptors`].
+    fd: Option<RawFd>,
     due: [u32; 2],
     /// One bit a slot, and [`DRAIN`].
     fired: u8,
@@ -110,6 +113,11 @@ impl Deadlines {
         }
     }
 
+    /// The sockets of all tasks, for when the shard has died and its tasks never run again.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.entries.borrow().iter().filter_map(|entry| entry.fd).collect()
+    }
+
     /// Tells every task that the process drains.
     pub fn drain(&self) {
         self.draining.set(true);
@@ -136,15 +144,15 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Registers the calling task.
-    pub async fn register(all: &Rc<Deadlines>) -> Self {
+    /// Registers the calling task, and its socket where it has one.
+    pub async fn register(all: &Rc<Deadlines>, fd: Option<RawFd>) -> Self {
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        Self::new(all, Some(waker))
+        Self::new(all, Some(waker), fd)
     }
 
-    fn new(all: &Rc<Deadlines>, waker: Option<Waker>) -> Self {
+    fn new(all: &Rc<Deadlines>, waker: Option<Waker>, fd: Option<RawFd>) -> Self {
         let fired = if all.draining.get() { DRAIN } else { 0 };
-        let entry = Entry { waker, due: [NEVER; 2], fired };
+        let entry = Entry { waker, fd, due: [NEVER; 2], fired };
         let mut entries = all.entries.borrow_mut();
         let index = if let Some(index) = all.free.borrow_mut().pop() {
             entries[index as usize] = entry;
@@ -227,7 +235,7 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.entry(|entry| *entry = Entry { waker: None, due: [NEVER; 2], fired: 0 });
+        self.entry(|entry| *entry = Entry { waker: None, fd: None, due: [NEVER; 2], fired: 0 });
         self.all.free.borrow_mut().push(self.index);
     }
 }
@@ -237,7 +245,7 @@ mod tests {
     use super::*;
 
     fn registered(all: &Rc<Deadlines>) -> Deadline {
-        Deadline::new(all, None)
+        Deadline::new(all, None, None)
     }
 
     #[test]

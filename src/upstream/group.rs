@@ -90,6 +90,11 @@ impl Group {
         }
     }
 
+    /// Whether each connection is closed after one request.
+    pub fn closes_connections(&self) -> bool {
+        self.servers.first().is_some_and(|server| server.pool.closes_after_one())
+    }
+
     /// The next server that has not been tried.
     #[inline]
     pub fn choose(&self, tried: &Tried) -> Option<usize> {

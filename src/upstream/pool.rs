@@ -92,14 +92,9 @@ impl Pool {
         idle.push_back(Idle { connection, since: now });
     }
 
-    /// Whether the next request on a new connection would be its last one.
+    /// Whether a connection is never used for a second request.
     pub const fn closes_after_one(&self) -> bool {
         self.max_idle == 0 || self.requests_max == 1
-    }
-
-    /// Whether the next request on `connection` is its last one.
-    pub const fn is_last(&self, connection: &Connection) -> bool {
-        self.max_idle == 0 || connection.requests + 1 >= self.requests_max
     }
 
     /// Closes connections that have been idle too long, are too old, or were closed by the server.

@@ -1,0 +1,86 @@
+//! Accepting: several tasks a listener, each waiting for one connection at a time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection;
+use crate::exchange::lane::Lane;
+use crate::http1::answer::Answer;
+use crate::net::deadline::Deadline;
+use crate::net::fence;
+use crate::net::listener::{Listener, is_closed, is_exhaustion};
+use crate::net::socket::Socket;
+use crate::telemetry::counters::ShardCounters;
+
+/// Pause after the system ran out of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Counters of all shards, to hold the limit of connections in all.
+pub type AllCounters = Arc<[Arc<ShardCounters>]>;
+
+/// Accepts connections until the listener is shut down.
+pub async fn run(lane: Rc<Lane>, listener: Rc<Listener>, all: AllCounters) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => admit(&lane, socket, peer, &all),
+            Err(error) if lane.deadlines.draining() || is_closed(&error) => return,
+            Err(error) => failed(&lane, &error).await,
+        }
+    }
+}
+
+/// Accepts what waits in the backlog, then stops listening.
+pub fn stop(lane: &Rc<Lane>, listener: &Listener, all: &AllCounters) {
+    while let Ok((socket, peer)) = listener.try_accept() {
+        admit(lane, socket, peer, all);
+    }
+    listener.shutdown();
+}
+
+/// Counts a failure; a shortage is waited out.
+async fn failed(lane: &Lane, error: &io::Error) {
+    lane.counters.accept_errors.inc();
+    if is_exhaustion(error) {
+        if lane.counters.accept_backoffs.get() == 0 {
+            tracing::warn!(%error, "cannot accept; raise the limit of open files or lower `connections`");
+        }
+        lane.counters.accept_backoffs.inc();
+        Deadline::register(&lane.deadlines, None).await.sleep(BACK_OFF.into()).await;
+    }
+}
+
+/// Starts a connection's task, within the limits.
+fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
+    lane.counters.accepted.inc();
+    let limits = &lane.config.limits;
+    let here = lane.counters.connections.get();
+    let over = here >= limits.connections_per_shard as u64
+        || limits.connections.is_some_and(|max| all.iter().map(|shard| shard.connections.get()).sum::<u64>() >= max as u64);
+    if over {
+        return refuse(lane, &socket);
+    }
+    lane.counters.connections.inc();
+    let lane = Rc::clone(lane);
+    monoio::spawn(async move {
+        if fence::fenced(connection::run(Rc::clone(&lane), socket, peer)).await.is_err() {
+            lane.counters.panics.inc();
+        }
+        lane.counters.connections.dec();
+    });
+}
+
+/// Tells a client that there is no room for it, if it takes that at once.
+fn refuse(lane: &Lane, socket: &Socket) {
+    const FULL: Answer = Answer { status: 503, error: "too many connections", field: Some(("Retry-After", "1")) };
+    lane.counters.refused_connections.inc();
+    lane.counters.own_answers.count(FULL.status);
+    let mut out = lane.take_for(0);
+    lane.with_date(|date| FULL.write(true, false, b"close", date, &mut out));
+    // It has room in an empty socket buffer, or the client is gone.
+    let _ = socket.try_send(&out);
+    lane.give(out);
+    socket.shutdown_write();
+}

@@ -1,0 +1,247 @@
+//! One client connection from accept to close.
+//!
+//! ```text
+//!        ┌───────────── idle: no buffer, no future but this one ◄────────────┐
+//! accept ┘ │ bytes                                                           │ nothing for a second
+//!          ▼                                                                 │
+//!       active: head ──> exchange ──> next head ... ─────────────────────────┘
+//!          │ close, error, timeout
+//!          ▼
+//!       linger ──> closed
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::exchange::attempt::{self, Form};
+use crate::exchange::client::{After, Client};
+use crate::exchange::lane::{Held, Lane};
+use crate::exchange::record::{self, Outcome};
+use crate::exchange::request::{self, Rejection, Request};
+use crate::exchange::transfer::{self, TransferError};
+use crate::http1::answer::Answer;
+use crate::http1::head::RequestHead;
+use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
+use crate::net::socket::Socket;
+use crate::telemetry::counters::TimeoutKind;
+
+/// How long a quiet connection keeps the memory of an active one.
+const ACTIVE_FOR: Duration = Duration::from_secs(1);
+/// How long a closing connection waits for the client to have read the answer.
+const LINGER_FOR: Duration = Duration::from_secs(2);
+/// Bytes that a closing connection reads and drops at most.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// Room for the next bytes of a head that did not come whole.
+const HEAD_STEP_BYTES: usize = 4 * 1024;
+
+/// Why the active part of a connection ended.
+enum Pause {
+    /// Nothing to do: the connection goes back to idle.
+    Idle,
+    /// The connection is at its end.
+    End(After),
+}
+
+/// Serves a connection until it ends.
+pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
+    let deadline = Deadline::register(&lane.deadlines, Some(socket.as_raw_fd())).await;
+    let peer = peer.ip().to_canonical();
+    let client = Client { socket, peer, trusted: lane.trusts(peer), deadline, pending: RefCell::default(), requests: Cell::new(0) };
+    client.deadline.set(Slot::Request, lane.timeouts.client_header);
+    while let Ok(Ok(())) = idle(&lane, &client).await {
+        // The active part is large; an idle connection must not hold the room for it.
+        match Box::pin(active(&lane, &client)).await {
+            Pause::Idle => {}
+            Pause::End(after) => return Box::pin(close(&lane, client, after)).await,
+        }
+    }
+}
+
+/// Waits for the first byte, or the next request's.
+async fn idle(lane: &Lane, client: &Client) -> Result<std::io::Result<()>, Interrupt> {
+    let waited = client.deadline.guard_idle(client.socket.readable()).await;
+    if matches!(waited, Err(Interrupt::Overdue)) {
+        let kind = if client.requests.get() == 0 { TimeoutKind::ClientHeader } else { TimeoutKind::KeepAlive };
+        lane.counters.timeout(kind).inc();
+    }
+    waited
+}
+
+/// Serves request after request, for as long as they come without a long pause.
+async fn active(lane: &Lane, client: &Client) -> Pause {
+    let _active = Held::new(&lane.counters.active);
+    loop {
+        let after = match receive(lane, client).await {
+            Ok(Some(request)) => attempt::run(lane, client, request).await,
+            Ok(None) => After::Close,
+            Err(rejection) => reject(lane, client, &rejection).await,
+        };
+        if after != After::KeepAlive {
+            return Pause::End(after);
+        }
+        if client.pending.borrow().is_empty()
+            && let Some(pause) = next_bytes(lane, client).await
+        {
+            return pause;
+        }
+    }
+}
+
+/// Waits for the next request. `None` when it comes within the time that a connection stays active.
+async fn next_bytes(lane: &Lane, client: &Client) -> Option<Pause> {
+    client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
+    client.deadline.set(Slot::Response, ACTIVE_FOR.into());
+    match client.deadline.guard_idle(client.socket.readable()).await {
+        Ok(Ok(())) => {
+            client.deadline.clear(Slot::Response);
+            None
+        }
+        Err(Interrupt::Overdue) if !client.deadline.overdue(Slot::Request) => {
+            client.deadline.clear(Slot::Response);
+            // The future that waited gives its memory back; so do the pending bytes' room.
+            client.pending.take();
+            Some(Pause::Idle)
+        }
+        Err(Interrupt::Overdue) => {
+            lane.counters.timeout(TimeoutKind::KeepAlive).inc();
+            Some(Pause::End(After::Close))
+        }
+        Ok(Err(_)) | Err(Interrupt::Drain) => Some(Pause::End(After::Close)),
+    }
+}
+
+/// Reads a request, waiting for the rest of its head. `None` when the client is gone without one.
+async fn receive<'l>(lane: &'l Lane, client: &Client) -> Result<Option<Request<'l>>, Rejection> {
+    let mut head = lane.take_request_head();
+    let mut request = first(lane, client, &mut head);
+    if let Ok(Step::More) = request {
+        request = rest(lane, client, &mut head).await;
+    }
+    lane.give_request_head(head);
+    match request? {
+        Step::Request(request) => {
+            lane.counters.requests.inc();
+            client.requests.set(client.requests.get() + 1);
+            Ok(Some(request))
+        }
+        Step::More | Step::Gone => Ok(None),
+    }
+}
+
+/// How far the reading of a request has come.
+#[allow(clippy::large_enum_variant)] // the large variant is the usual one; a box for it would be an allocation for each request
+enum Step<'l> {
+    Request(Request<'l>),
+    More,
+    Gone,
+}
+
+/// Reads what is there: pipelined bytes, else one receive. What does not belong to the request is kept pending.
+fn first<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
+    if !client.pending.borrow().is_empty() {
+        return from_pending(lane, client, head);
+    }
+    lane.with_scratch(|scratch| {
+        match transfer::recv_now(&client.socket, scratch) {
+            Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
+            Ok(None) => return Ok(Step::More),
+            Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
+        }
+        let Some((request, used)) = request::read(lane, client, head, scratch)? else {
+            client.pending.borrow_mut().extend_from_slice(scratch);
+            return Ok(Step::More);
+        };
+        if used < scratch.len() {
+            client.pending.borrow_mut().extend_from_slice(&scratch[used..]);
+        }
+        Ok(Step::Request(request))
+    })
+}
+
+fn from_pending<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
+    let mut pending = client.pending.borrow_mut();
+    let Some((request, used)) = request::read(lane, client, head, &pending)? else {
+        return Ok(Step::More);
+    };
+    pending.drain(..used);
+    Ok(Step::Request(request))
+}
+
+/// Waits for the rest of a head.
+async fn rest<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
+    client.deadline.set(Slot::Request, lane.timeouts.client_header);
+    loop {
+        match client.deadline.guard(Slot::Request, client.socket.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(Step::Gone),
+            Err(_) => return overdue(lane, client),
+        }
+        let received = {
+            let mut pending = client.pending.borrow_mut();
+            pending.reserve(HEAD_STEP_BYTES);
+            transfer::recv_now(&client.socket, &mut pending)
+        };
+        match received {
+            Ok(None) => {}
+            Ok(Some(0)) | Err(TransferError::Gone | TransferError::Overdue) => return Ok(Step::Gone),
+            Ok(Some(count)) => {
+                lane.counters.bytes_in.add(count as u64);
+                if let Step::Request(request) = from_pending(lane, client, head)? {
+                    return Ok(Step::Request(request));
+                }
+            }
+        }
+    }
+}
+
+/// The head did not come in time. A client that sent nothing at all is not told so.
+fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
+    lane.counters.timeout(TimeoutKind::ClientHeader).inc();
+    if client.pending.borrow().is_empty() {
+        return Ok(Step::Gone);
+    }
+    let answer = Answer::new(408, "request head did not come in time");
+    Err(Rejection { answer, json: true, to_head: false, persistent: false, record: None })
+}
+
+async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
+    let started = Instant::now();
+    lane.counters.requests.inc();
+    client.requests.set(client.requests.get() + 1);
+    let persistent = rejection.persistent && !lane.deadlines.draining();
+    let form = Form { json: rejection.json, to_head: rejection.to_head, persistent, minor: 1 };
+    let after = attempt::send_answer(lane, client, rejection.answer, form).await;
+    let outcome = Outcome { status: rejection.answer.status, ..Outcome::default() };
+    record::write(lane, client.peer, rejection.record.as_ref(), &outcome, started);
+    after
+}
+
+/// Ends a connection.
+async fn close(lane: &Lane, client: Client, after: After) {
+    match after {
+        After::Reset => client.socket.reset_on_close(),
+        After::Linger => linger(lane, &client).await,
+        After::Close | After::KeepAlive => {}
+    }
+}
+
+/// Says that no more comes, then reads until the client has closed too: a close with unread bytes is a reset, and a reset can take the
+/// answer with it before the client has read it (RFC 9112 section 9.6).
+async fn linger(lane: &Lane, client: &Client) {
+    client.socket.shutdown_write();
+    client.deadline.set(Slot::Request, Ticks::from(LINGER_FOR));
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES_MAX {
+        match transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await {
+            Ok(bytes) if bytes.is_empty() => return,
+            Ok(bytes) => {
+                dropped += bytes.len();
+                lane.give(bytes);
+            }
+            Err(_) => return,
+        }
+    }
+}

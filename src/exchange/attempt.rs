@@ -1,0 +1,349 @@
+//! Attempts at a request: which server, over which connection, and whether another one follows.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use super::client::{After, Client};
+use super::lane::{Held, Lane};
+use super::record::{self, Outcome};
+use super::request::Request;
+use super::response::{Answering, Failure, Finish};
+use super::transfer::{self, TransferError};
+use super::tunnel;
+use super::upload::UploadError;
+use crate::http1::answer::Answer;
+use crate::net::deadline::Slot;
+use crate::telemetry::counters::{FailureKind, TimeoutKind};
+use crate::upstream::group::{Server, Tried};
+use crate::upstream::pool::Connection;
+
+/// Why an attempt did not end with a whole answer.
+#[derive(Debug)]
+enum Fault {
+    /// On the answering side.
+    Answer(Failure),
+    /// On the side of the request's body; `begun` when the client had got a part of the answer.
+    Upload { error: UploadError, begun: bool },
+}
+
+/// What follows a failed attempt.
+enum Next {
+    /// The same server, over a new connection.
+    SameServer,
+    /// Another server.
+    OtherServer,
+    /// Nothing: the client gets this answer.
+    Answer(Answer),
+    /// Nothing: the client's connection ends.
+    End(After),
+}
+
+/// What attempts have in common and add up to.
+#[derive(Debug, Default)]
+struct Course {
+    tried: Tried,
+    /// Attempts after the first.
+    retries: u32,
+    /// Attempts that may still follow one whose request a server may have seen.
+    retries_left: u32,
+    /// The last attempt went over a pooled connection.
+    reused: bool,
+}
+
+/// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
+pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> After {
+    let group = request.group;
+    let mut course = Course { retries_left: group.retries, ..Course::default() };
+    let mut server = group.choose(&course.tried);
+    let mut answer = UNREACHABLE;
+    let mut fresh = false;
+    let after = loop {
+        let Some(index) = server else {
+            break own_answer(lane, client, &request, answer, &course).await;
+        };
+        let chosen = &group.servers[index];
+        let fault = match attempt(lane, client, &mut request, index, fresh, &mut course).await {
+            Ok((finish, connection)) => break finished(lane, &request, chosen, &finish, connection, &course),
+            Err(fault) => fault,
+        };
+        count(lane, chosen, &fault);
+        match next(&fault, &request, &mut course) {
+            Next::SameServer => fresh = true,
+            Next::OtherServer => {
+                course.tried.insert(index);
+                server = group.choose(&course.tried);
+                fresh = false;
+                answer = own(&fault);
+            }
+            Next::Answer(answer) => break own_answer(lane, client, &request, answer, &course).await,
+            Next::End(after) => {
+                log(lane, &request, &Outcome { server: &chosen.name, ..Outcome::default() }, &course);
+                break after;
+            }
+        }
+        course.retries += 1;
+        lane.counters.retries.inc();
+    };
+    lane.give(request.outgoing);
+    after
+}
+
+async fn attempt(
+    lane: &Lane,
+    client: &Client,
+    request: &mut Request<'_>,
+    index: usize,
+    fresh: bool,
+    course: &mut Course,
+) -> Result<(Finish, Connection), Fault> {
+    let group = request.group;
+    let server = &group.servers[index];
+    let counters = lane.server(server.id);
+    counters.requests.inc();
+    let _running = Held::new(&counters.active);
+    let started = if course.retries == 0 { request.started } else { Instant::now() };
+    let mut connection = connection(lane, client, request, index, fresh).await.map_err(Fault::Answer)?;
+    course.reused = connection.is_reused();
+    connection.count_request();
+    request.set_host(server);
+    counters.bytes_out.add(request.outgoing.len() as u64);
+    let sent = transfer::send_all(&connection.socket, &request.outgoing, &client.deadline, Slot::Response, lane.timeouts.write).await;
+    if let Err(TransferError::Overdue) = sent {
+        return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
+    }
+    // When the send failed because the server has closed, it may still have answered first.
+    let uploads = !request.upload.ended() && sent.is_ok();
+    let answering = Answering {
+        lane,
+        client,
+        traits: request.traits,
+        group,
+        server,
+        uploading: Cell::new(!request.upload.ended()),
+        head_seen: Cell::new(false),
+        started,
+    };
+    let finish = if uploads {
+        both(&answering, request, &connection).await?
+    } else {
+        client.deadline.set(Slot::Response, group.response_header_ticks);
+        answering.run(&connection.socket).await.map_err(Fault::Answer)?
+    };
+    if let Some(early) = &finish.tunnel {
+        let _open = Held::new(&lane.counters.tunnels);
+        tunnel(lane, client, server, &connection, early).await;
+    }
+    Ok((finish, connection))
+}
+
+async fn tunnel(lane: &Lane, client: &Client, server: &Server, connection: &Connection, early: &[u8]) {
+    let carried = tunnel::run(lane, client, &connection.socket, early).await;
+    lane.counters.bytes_in.add(carried.up);
+    lane.server(server.id).bytes_out.add(carried.up);
+    lane.server(server.id).bytes_in.add(carried.down);
+    lane.counters.bytes_out.add(carried.down);
+    if carried.idle {
+        lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
+    }
+}
+
+/// A pooled connection, or a new one.
+async fn connection(lane: &Lane, client: &Client, request: &Request<'_>, index: usize, fresh: bool) -> Result<Connection, Failure> {
+    let group = request.group;
+    let server = &group.servers[index];
+    let now = lane.deadlines.now();
+    if !fresh {
+        let pooled = server.pool.take(now);
+        lane.counters.stale_upstream.add(server.pool.take_stale());
+        if let Some(connection) = pooled {
+            lane.counters.reused_upstream.inc();
+            return Ok(connection);
+        }
+    }
+    lane.counters.new_upstream.inc();
+    client.deadline.set(Slot::Response, group.connect_ticks);
+    let connected = client.deadline.guard(Slot::Response, group.connect(index, now)).await;
+    client.deadline.clear(Slot::Response);
+    match connected {
+        Ok(Ok(connection)) => {
+            lane.server(server.id).connects.inc();
+            Ok(connection)
+        }
+        Ok(Err(error)) => {
+            let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+            tracing::debug!(upstream = %group.name, server = %server.name, %error, "cannot connect");
+            Err(Failure::Connect(if refused { FailureKind::ConnectRefused } else { FailureKind::ConnectError }))
+        }
+        Err(_) => Err(Failure::Connect(FailureKind::ConnectTimeout)),
+    }
+}
+
+/// Sends the rest of the body and passes the answer on at the same time.
+async fn both(answering: &Answering<'_>, request: &mut Request<'_>, connection: &Connection) -> Result<Finish, Fault> {
+    let Answering { lane, client, group, .. } = *answering;
+    let mut upload = pin!(request.upload.run(lane, client, &connection.socket));
+    let mut answer = pin!(answering.run(&connection.socket));
+    let mut ended = false;
+    poll_fn(|cx| {
+        if !ended && let Poll::Ready(result) = upload.as_mut().poll(cx) {
+            ended = true;
+            let begun = answering.head_seen.get();
+            match result {
+                Ok(()) => answering.uploading.set(false),
+                // It wants no more of the body; its answer may say why.
+                Err(UploadError::ServerGone) => {}
+                Err(error) => return Poll::Ready(Err(Fault::Upload { error, begun })),
+            }
+            if !begun {
+                client.deadline.set(Slot::Response, group.response_header_ticks);
+            }
+        }
+        answer.as_mut().poll(cx).map_err(Fault::Answer)
+    })
+    .await
+}
+
+/// After a whole answer: what becomes of both connections.
+fn finished(lane: &Lane, request: &Request<'_>, server: &Server, finish: &Finish, connection: Connection, course: &Course) -> After {
+    let whole = request.upload.ended();
+    if finish.reusable && whole && !lane.deadlines.draining() {
+        server.pool.put(connection, lane.deadlines.now());
+    }
+    lane.counters.responses.count(finish.status);
+    let outcome = Outcome {
+        status: finish.status,
+        body_bytes_sent: finish.body_bytes,
+        server: &server.name,
+        upstream_us: finish.head_us,
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
+    match (finish.tunnel.is_some(), whole, finish.persistent) {
+        (true, ..) => After::Close,
+        (false, true, true) => After::KeepAlive,
+        _ => After::Linger,
+    }
+}
+
+fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Course) {
+    if request.record.is_some() {
+        let outcome = Outcome { upstream: &request.group.name, retries: course.retries, reused: course.reused, ..*outcome };
+        record::write(lane, request.client, request.record.as_ref(), &outcome, request.started);
+    }
+}
+
+/// Counts what went wrong.
+fn count(lane: &Lane, server: &Server, fault: &Fault) {
+    let failed = |kind| lane.server(server.id).failure(kind).inc();
+    let timed_out = |kind| lane.counters.timeout(kind).inc();
+    match fault {
+        Fault::Answer(Failure::Connect(kind)) => {
+            failed(*kind);
+            if *kind == FailureKind::ConnectTimeout {
+                timed_out(TimeoutKind::Connect);
+            }
+        }
+        Fault::Answer(Failure::NoAnswer) => failed(FailureKind::Closed),
+        Fault::Answer(Failure::Server(kind)) => {
+            failed(*kind);
+            if *kind == FailureKind::ResponseTimeout {
+                timed_out(TimeoutKind::ResponseHeader);
+            }
+        }
+        Fault::Answer(Failure::Truncated { .. }) => failed(FailureKind::Truncated),
+        Fault::Answer(Failure::ClientStalled) => timed_out(TimeoutKind::Write),
+        Fault::Upload { error: UploadError::ClientOverdue, .. } => timed_out(TimeoutKind::ClientBody),
+        Fault::Upload { error: UploadError::ServerOverdue, .. } => {
+            failed(FailureKind::ResponseTimeout);
+            timed_out(TimeoutKind::Write);
+        }
+        Fault::Answer(Failure::ClientGone) | Fault::Upload { .. } => {}
+    }
+}
+
+/// Whether and where the request is tried again.
+fn next(fault: &Fault, request: &Request<'_>, course: &mut Course) -> Next {
+    let repeatable = request.upload.is_repeatable();
+    match fault {
+        // Nothing was sent, so nothing can happen twice.
+        Fault::Answer(Failure::Connect(_)) if repeatable => Next::OtherServer,
+        Fault::Answer(Failure::NoAnswer) if repeatable && request.traits.idempotent => {
+            if course.reused {
+                return Next::SameServer;
+            }
+            if course.retries_left == 0 {
+                return Next::Answer(own(fault));
+            }
+            course.retries_left -= 1;
+            Next::OtherServer
+        }
+        Fault::Answer(Failure::Truncated { until_close: true }) => Next::End(After::Reset),
+        Fault::Answer(Failure::Truncated { .. } | Failure::ClientGone | Failure::ClientStalled)
+        | Fault::Upload { error: UploadError::ClientGone, .. } => Next::End(After::Close),
+        Fault::Upload { begun: true, .. } => Next::End(After::Reset),
+        Fault::Answer(_) | Fault::Upload { .. } => Next::Answer(own(fault)),
+    }
+}
+
+const UNREACHABLE: Answer = Answer::new(502, "upstream cannot be reached");
+
+/// The answer that tells a client of a fault.
+fn own(fault: &Fault) -> Answer {
+    match fault {
+        Fault::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => Answer::new(504, "upstream cannot be reached in time"),
+        Fault::Answer(Failure::Connect(_)) => UNREACHABLE,
+        Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) | Fault::Upload { error: UploadError::ServerOverdue, .. } => {
+            Answer::new(504, "upstream did not answer in time")
+        }
+        Fault::Answer(Failure::Server(FailureKind::BadResponse)) => Answer::new(502, "upstream sent an invalid response"),
+        Fault::Upload { error: UploadError::ClientOverdue, .. } => Answer::new(408, "request body did not come in time"),
+        Fault::Upload { error: UploadError::Refused(refusal), .. } => Answer::new(refusal.status(), refusal.as_str()),
+        Fault::Answer(_) | Fault::Upload { .. } => Answer::new(502, "upstream closed the connection without an answer"),
+    }
+}
+
+async fn own_answer(lane: &Lane, client: &Client, request: &Request<'_>, answer: Answer, course: &Course) -> After {
+    let traits = request.traits;
+    let persistent = traits.persistent && request.upload.ended() && !lane.deadlines.draining();
+    let form = Form { json: traits.json, to_head: traits.to_head, persistent, minor: traits.minor };
+    let after = send_answer(lane, client, answer, form).await;
+    log(lane, request, &Outcome { status: answer.status, ..Outcome::default() }, course);
+    after
+}
+
+/// What an answer of ours looks like.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// JSON, else text.
+    pub json: bool,
+    /// No body: the request was HEAD.
+    pub to_head: bool,
+    /// The connection goes on.
+    pub persistent: bool,
+    /// The client's version, 0 or 1 of HTTP/1.
+    pub minor: u8,
+}
+
+/// Sends an answer of ours.
+pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: Form) -> After {
+    let connection: &[u8] = match (form.persistent, form.minor) {
+        (false, _) => b"close",
+        (true, 0) => b"keep-alive",
+        (true, _) => b"",
+    };
+    let mut out = lane.take_for(0);
+    lane.with_date(|date| answer.write(form.json, form.to_head, connection, date, &mut out));
+    lane.counters.responses.count(answer.status);
+    lane.counters.own_answers.count(answer.status);
+    lane.counters.bytes_out.add(out.len() as u64);
+    let sent = transfer::send_all(&client.socket, &out, &client.deadline, Slot::Response, lane.timeouts.write).await;
+    lane.give(out);
+    match (sent, form.persistent) {
+        (Err(_), _) => After::Close,
+        (Ok(()), true) => After::KeepAlive,
+        (Ok(()), false) => After::Linger,
+    }
+}

@@ -1,0 +1,258 @@
+//! A received request, checked, routed, and written for the upstream.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::client::Client;
+use super::lane::Lane;
+use super::record::RequestRecord;
+use super::route;
+use super::upload::Upload;
+use crate::config::HostPolicy;
+use crate::http1::answer::{Answer, prefers_json};
+use crate::http1::body::{Coding, Reader};
+use crate::http1::client::forwarded_address;
+use crate::http1::field::{Name, Span, list};
+use crate::http1::forward::{Origin, Request as Forward};
+use crate::http1::framing::{self, Framing, Options};
+use crate::http1::head::{Progress, RequestHead};
+use crate::http1::refusal::Refusal;
+use crate::http1::target::{Target, host_of, is_authority};
+use crate::upstream::group::{Group, Server};
+
+/// A request that is ready to be sent.
+#[derive(Debug)]
+pub struct Request<'l> {
+    /// Where it goes.
+    pub group: &'l Group,
+    /// The head for the upstream and what has come of the body, as they are sent.
+    pub outgoing: Vec<u8>,
+    /// The place of the Host value in `outgoing`.
+    host_at: Range<usize>,
+    /// The rest of the body.
+    pub upload: Upload,
+    /// What the answer depends on.
+    pub traits: Traits,
+    /// The client's address, by the word of a trusted proxy or the connection's own.
+    pub client: IpAddr,
+    /// For the access log, when it is on.
+    pub record: Option<RequestRecord>,
+    /// When its head was complete.
+    pub started: Instant,
+}
+
+/// Facts about a request that its answer depends on.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, each read on its own
+pub struct Traits {
+    /// The method is HEAD.
+    pub to_head: bool,
+    /// Doing it twice is the same as doing it once (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
+    /// 0 or 1, of HTTP/1.
+    pub minor: u8,
+    /// The client can take another response on this connection.
+    pub persistent: bool,
+    /// The client waits for 100 (Continue) before it sends the body.
+    pub expects_continue: bool,
+    /// The client offers to change the protocol.
+    pub upgrade: bool,
+    /// Answers of ours are JSON.
+    pub json: bool,
+}
+
+/// A request that gets an answer of our own, after which the connection closes unless it is whole.
+#[derive(Debug)]
+pub struct Rejection {
+    /// The answer.
+    pub answer: Answer,
+    /// What the answer's form depends on.
+    pub json: bool,
+    /// The method is HEAD.
+    pub to_head: bool,
+    /// The request was read to its end, and the connection may go on.
+    pub persistent: bool,
+    /// For the access log, when it is on.
+    pub record: Option<RequestRecord>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        let answer = Answer::new(refusal.status(), refusal.as_str());
+        Self { answer, json: true, to_head: false, persistent: false, record: None }
+    }
+}
+
+/// Reads a request from the start of `bytes`. Gives it with the number of bytes it took, or `None` when more are needed.
+pub fn read<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead, bytes: &[u8]) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+    let head_bytes = match head.parse(bytes, &lane.limits)? {
+        Progress::Complete(length) => length,
+        Progress::Partial => return Ok(None),
+    };
+    let reading = Reading { lane, client, head, bytes: &bytes[..head_bytes], options: framing::options(&head.fields, bytes) };
+    let (mut request, coding) = reading.request()?;
+    let read = request.upload.take_at_hand(lane, &bytes[head_bytes..], coding, &mut request.outgoing)?;
+    Ok(Some((request, head_bytes + read)))
+}
+
+/// A complete head on its way to a [`Request`].
+struct Reading<'l, 'a> {
+    lane: &'l Lane,
+    client: &'a Client,
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    options: Options,
+}
+
+impl<'l> Reading<'l, '_> {
+    fn request(&self) -> Result<(Request<'l>, Coding), Rejection> {
+        let (head, bytes) = (self.head, self.bytes);
+        let method = head.method.of(bytes);
+        let framing = framing::request(head, bytes)?;
+        self.check_expectation()?;
+        if method == b"CONNECT" {
+            return Err(self.reject(framing, METHOD_NOT_ALLOWED));
+        }
+        self.check_length(framing)?;
+        let target = Target::parse(method, head.target.of(bytes))?;
+        let host = self.host(&target)?;
+        let Some(route) = self.lane.router.find(host_of(host), target.path()) else {
+            return Err(self.reject(framing, Answer::new(404, "no route for this host and path")));
+        };
+        let path_and_query = if route.strip_prefix {
+            route::strip(&route.path, target.path_and_query).ok_or(Refusal::Target)?
+        } else {
+            Cow::Borrowed(target.path_and_query)
+        };
+        let group = &self.lane.groups[route.upstream];
+        let coding = if framing == Framing::Chunked { Coding::ChunkedTrailers } else { Coding::Identity };
+        let origin = self.client_address();
+        let upgrade = self.upgrade();
+        let mut outgoing = self.lane.take_for(self.bytes.len());
+        let host_at = Forward {
+            head,
+            bytes,
+            path_and_query: &path_and_query,
+            host,
+            upstream_host: match &group.host {
+                HostPolicy::Keep => host,
+                // The server is not chosen yet; its name is put in when it is.
+                HostPolicy::Upstream => b"",
+                HostPolicy::Fixed(host) => host.as_bytes(),
+            },
+            options: self.options,
+            upgrade,
+            chunked: coding != Coding::Identity,
+            close: group.closes_connections(),
+            origin: Origin { peer: self.client.peer_text().as_bytes(), trusted: self.client.trusted, client: origin, scheme: "http" },
+        }
+        .write(self.lane.disclosure, &mut outgoing);
+        let request = Request {
+            group,
+            outgoing,
+            host_at,
+            upload: Upload::new(Reader::new(framing), coding, self.lane.config.limits.body_bytes),
+            traits: self.traits(method, upgrade.is_some()),
+            client: origin.unwrap_or(self.client.peer),
+            record: self.record(host),
+            started: Instant::now(),
+        };
+        Ok((request, coding))
+    }
+
+    fn traits(&self, method: &[u8], upgrade: bool) -> Traits {
+        Traits {
+            to_head: method == b"HEAD",
+            idempotent: matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"),
+            minor: self.head.minor,
+            persistent: self.options.persistent(self.head.minor),
+            expects_continue: self.head.fields.iter().any(|field| field.kind == Name::Expect),
+            upgrade,
+            json: prefers_json(&self.head.fields, self.bytes),
+        }
+    }
+
+    /// Only `100-continue` is known, and HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
+    fn check_expectation(&self) -> Result<(), Refusal> {
+        let mut values = self.head.fields.iter().filter(|field| field.kind == Name::Expect).map(|field| field.value.of(self.bytes));
+        if values.all(|value| value.eq_ignore_ascii_case(b"100-continue")) { Ok(()) } else { Err(Refusal::Expectation) }
+    }
+
+    fn check_length(&self, framing: Framing) -> Result<(), Rejection> {
+        let method = self.head.method.of(self.bytes);
+        let declared = self.head.fields.iter().any(|field| field.kind == Name::ContentLength);
+        // RFC 1945 section 8.3: every HTTP/1.0 POST states its length; without one its end cannot be found.
+        if self.head.minor == 0 && framing == Framing::Empty && !declared && method == b"POST" {
+            return Err(self.reject(Framing::UntilClose, Answer::new(411, "an HTTP/1.0 POST needs a Content-Length")));
+        }
+        match (framing, self.lane.config.limits.body_bytes) {
+            (Framing::Length(length), Some(max)) if length > max => Err(self.reject(framing, TOO_LARGE)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The host asked for: the target's authority, else the one Host field (RFC 9112 section 3.2).
+    fn host<'a>(&'a self, target: &Target<'a>) -> Result<&'a [u8], Refusal> {
+        let mut hosts = self.head.fields.iter().filter(|field| field.kind == Name::Host).map(|field| field.value.of(self.bytes));
+        match (hosts.next(), hosts.next()) {
+            (_, Some(_)) => Err(Refusal::Host),
+            (None, None) if self.head.minor > 0 => Err(Refusal::Host),
+            (Some(host), None) if !is_authority(host) => Err(Refusal::Host),
+            (host, None) => Ok(target.authority.or(host).unwrap_or_default()),
+        }
+    }
+
+    /// The client's address when a trusted proxy tells it.
+    fn client_address(&self) -> Option<IpAddr> {
+        if !self.client.trusted {
+            return None;
+        }
+        forwarded_address(&self.head.fields, self.bytes, |address| self.lane.trusts(address))
+    }
+
+    /// The Upgrade value to pass on. Not `h2c`: a tunnel of HTTP/2 would carry requests past every rule here.
+    fn upgrade(&self) -> Option<Span> {
+        if !self.options.upgrade || self.head.minor == 0 {
+            return None;
+        }
+        let mut fields = self.head.fields.iter().filter(|field| field.kind == Name::Upgrade);
+        let (field, more) = (fields.next()?, fields.next());
+        let h2c = list(field.value.of(self.bytes)).any(|protocol| protocol.len() >= 3 && protocol[..3].eq_ignore_ascii_case(b"h2c"));
+        (more.is_none() && !h2c && !field.value.of(self.bytes).is_empty()).then_some(field.value)
+    }
+
+    fn record(&self, host: &[u8]) -> Option<RequestRecord> {
+        self.lane.access_log().map(|_| RequestRecord::new(self.head, self.bytes, host))
+    }
+
+    /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.
+    fn reject(&self, framing: Framing, answer: Answer) -> Rejection {
+        let host = self.head.fields.iter().find(|field| field.kind == Name::Host).map_or(&b""[..], |field| field.value.of(self.bytes));
+        Rejection {
+            answer,
+            json: prefers_json(&self.head.fields, self.bytes),
+            to_head: self.head.method.of(self.bytes) == b"HEAD",
+            persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
+            record: self.record(host),
+        }
+    }
+}
+
+/// RFC 9110 section 15.5.6: a 405 says what is allowed.
+const METHOD_NOT_ALLOWED: Answer =
+    Answer { status: 405, error: "CONNECT is not supported", field: Some(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")) };
+/// The answer to a body beyond the limit.
+pub const TOO_LARGE: Answer = Answer::new(413, Refusal::BodyTooLarge.as_str());
+
+impl Request<'_> {
+    /// Puts the chosen server's own name into the Host field, where the configuration wants it there.
+    pub fn set_host(&mut self, server: &Server) {
+        if self.group.host == HostPolicy::Upstream {
+            let end = self.host_at.start + server.host.len();
+            self.outgoing.splice(self.host_at.clone(), server.host.bytes());
+            self.host_at.end = end;
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A request's body on its way to the server.
+
+use super::client::Client;
+use super::lane::Lane;
+use super::transfer::{self, TransferError};
+use crate::http1::body::{Coding, Reader};
+use crate::http1::refusal::Refusal;
+use crate::net::deadline::Slot;
+use crate::net::socket::Socket;
+
+/// Why a body could not be passed on.
+#[derive(Debug)]
+pub enum UploadError {
+    /// The client closed the connection in the middle of its body.
+    ClientGone,
+    /// The client stopped sending.
+    ClientOverdue,
+    /// The body is malformed or too large.
+    Refused(Refusal),
+    /// The server closed its connection; it may have answered first.
+    ServerGone,
+    /// The server stopped reading.
+    ServerOverdue,
+}
+
+/// The part of a request's body that has not been sent.
+#[derive(Debug)]
+pub struct Upload {
+    reader: Reader,
+    coding: Coding,
+    /// Bytes of data that may still come.
+    allowed: u64,
+    /// Bytes were taken from the client that are not kept for another attempt.
+    spent: bool,
+}
+
+impl Upload {
+    /// The whole body, of which at most `limit` bytes are taken.
+    pub fn new(reader: Reader, coding: Coding, limit: Option<u64>) -> Self {
+        Self { reader, coding, allowed: limit.unwrap_or(u64::MAX), spent: false }
+    }
+
+    /// Whether everything has been taken from the client.
+    pub const fn ended(&self) -> bool {
+        self.reader.ended()
+    }
+
+    /// Whether a new attempt can send everything again that the last one was sent.
+    pub const fn is_repeatable(&self) -> bool {
+        !self.spent
+    }
+
+    /// Adds the body's bytes that came with the head to the outgoing message. Gives how many of `input` belong to the body.
+    pub fn take_at_hand(&mut self, lane: &Lane, input: &[u8], coding: Coding, out: &mut Vec<u8>) -> Result<usize, Refusal> {
+        if self.ended() || input.is_empty() {
+            return Ok(0);
+        }
+        self.transfer(lane, input, coding, out)
+    }
+
+    fn transfer(&mut self, lane: &Lane, input: &[u8], coding: Coding, out: &mut Vec<u8>) -> Result<usize, Refusal> {
+        let moved = self.reader.transfer(input, coding, &lane.limits, out)?;
+        self.allowed = self.allowed.checked_sub(moved.data).ok_or(Refusal::BodyTooLarge)?;
+        Ok(moved.consumed)
+    }
+
+    /// Passes the rest of the body on as it comes; what follows it stays pending with the client.
+    pub async fn run(&mut self, lane: &Lane, client: &Client, server: &Socket) -> Result<(), UploadError> {
+        while !self.ended() {
+            let input = receive(lane, client).await?;
+            self.spent = true;
+            let passed = self.pass(lane, client, server, &input).await;
+            lane.give(input);
+            passed?;
+        }
+        client.deadline.clear(Slot::Request);
+        Ok(())
+    }
+
+    /// Passes on what of the body `input` holds.
+    async fn pass(&mut self, lane: &Lane, client: &Client, server: &Socket, input: &[u8]) -> Result<(), UploadError> {
+        if self.reader.is_plain() {
+            let taken = self.reader.take_plain(input.len());
+            keep_rest(client, &input[taken..]);
+            return send(lane, client, server, &input[..taken]).await;
+        }
+        let mut output = lane.take_for(input.len());
+        let consumed = self.transfer(lane, input, self.coding, &mut output).map_err(UploadError::Refused)?;
+        keep_rest(client, &input[consumed..]);
+        let sent = send(lane, client, server, &output).await;
+        lane.give(output);
+        sent
+    }
+}
+
+/// The next bytes from the client.
+async fn receive(lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
+    client.deadline.set(Slot::Request, lane.timeouts.client_body);
+    match transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await {
+        Ok(input) if input.is_empty() => Err(UploadError::ClientGone),
+        Ok(input) => {
+            lane.counters.bytes_in.add(input.len() as u64);
+            Ok(input)
+        }
+        Err(TransferError::Gone) => Err(UploadError::ClientGone),
+        Err(TransferError::Overdue) => Err(UploadError::ClientOverdue),
+    }
+}
+
+async fn send(lane: &Lane, client: &Client, server: &Socket, bytes: &[u8]) -> Result<(), UploadError> {
+    // A part of a chunk's line alone leaves nothing to send.
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    transfer::send_all(server, bytes, &client.deadline, Slot::Request, lane.timeouts.write).await.map_err(|error| match error {
+        TransferError::Gone => UploadError::ServerGone,
+        TransferError::Overdue => UploadError::ServerOverdue,
+    })
+}
+
+/// Bytes behind the body are the next request's.
+fn keep_rest(client: &Client, rest: &[u8]) {
+    if !rest.is_empty() {
+        client.pending.borrow_mut().extend_from_slice(rest);
+    }
+}

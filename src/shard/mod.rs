@@ -1,0 +1,156 @@
+//! One thread per core: its runtime, its listeners, its sweeper.
+
+pub mod sweeper;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+
+use crate::config::Config;
+use crate::downstream::accept::{self, AllCounters};
+use crate::exchange::lane::Lane;
+use crate::net::listener::{self, Listener};
+use crate::net::ring::Driver;
+use crate::net::{affinity, fence, process};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::counters::ShardCounters;
+use crate::upstream::resolve::Places;
+
+/// Pause before a shard that died is started again, so that one which dies at once does not spin.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all shards are started with.
+pub struct Common {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// How shards wait for the kernel.
+    pub driver: Driver,
+    /// Where the servers are.
+    pub places: Places,
+    /// The counters of all shards, by shard number.
+    pub counters: AllCounters,
+    /// The access log, when it is on.
+    pub access_log: Option<AccessLog>,
+    /// Set when the process drains.
+    pub draining: AtomicBool,
+    /// Opens a shard's listening sockets anew, for when it is started again.
+    pub listen: Box<dyn Fn() -> Result<Vec<TcpListener>, String> + Send + Sync>,
+}
+
+/// One shard's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    /// The shard's number.
+    pub id: usize,
+    /// The CPU that its thread is pinned to.
+    pub cpu: Option<usize>,
+}
+
+/// Starts a shard's thread. It ends when the process drains and the shard's last connection has ended; then it calls `ended`.
+pub fn spawn(common: Arc<Common>, seat: Seat, listeners: Vec<TcpListener>, ended: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("shard-{}", seat.id)).spawn(move || {
+        if let Some(cpu) = seat.cpu
+            && !affinity::pin_to(cpu)
+        {
+            tracing::warn!(shard = seat.id, cpu, "cannot be pinned to its CPU");
+        }
+        supervise(&common, seat, listeners);
+        common.counters[seat.id].end();
+        // What the shard still holds of the access log must be gone before the log can be closed.
+        drop(common);
+        ended();
+    })
+}
+
+/// Runs the shard, and starts it again each time that it dies.
+fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
+    let mut listeners = Some(listeners);
+    loop {
+        let opened = listeners.take().map_or_else(|| (common.listen)(), Ok);
+        let ran = opened.and_then(|listeners| run(common, seat, listeners));
+        let Err(why) = ran else { return };
+        common.counters[seat.id].restarts.inc();
+        tracing::error!(shard = seat.id, error = why, "shard died; starting it again");
+        std::thread::sleep(RESTART_PAUSE);
+    }
+}
+
+/// Runs the shard until it has drained. An error says why it died.
+fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<(), String> {
+    let counters = &common.counters[seat.id];
+    counters.begin(process::thread_id(), seat.cpu);
+    let access_log = common.access_log.as_ref().map(|log| log.shard(Arc::clone(counters)));
+    let lane = Rc::new(Lane::new(Arc::clone(&common.config), seat.id, &common.places, Arc::clone(counters), access_log));
+    let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
+    let serving = serve(common, &lane, listeners);
+    let ran = match &common.driver {
+        Driver::Uring { flags, entries, .. } => {
+            let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(flags.builder(*entries)).with_entries(*entries);
+            drive(builder.build(), serving)
+        }
+        Driver::Epoll { .. } => drive(RuntimeBuilder::<LegacyDriver>::new().build(), serving),
+    };
+    if ran.is_err() {
+        // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
+        for fd in descriptors.into_iter().chain(lane.deadlines.descriptors()) {
+            listener::abandon(fd);
+        }
+        std::mem::forget(lane);
+    }
+    ran
+}
+
+/// Drives a shard's main task to its end on a new runtime.
+fn drive<D: monoio::Driver>(runtime: io::Result<Runtime<D>>, serving: impl Future<Output = io::Result<()>>) -> Result<(), String> {
+    let mut runtime = runtime.map_err(|error| format!("the runtime cannot be built: {error}"))?;
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serving)));
+    // Dropping a runtime frees memory that the kernel may still write accepted addresses to.
+    std::mem::forget(runtime);
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(panic_text(&*panic)),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}
+
+/// A shard's main task: starts accepting, then sweeps until the shard has drained.
+async fn serve(common: &Arc<Common>, lane: &Rc<Lane>, listeners: Vec<TcpListener>) -> io::Result<()> {
+    let nonblocking = matches!(common.driver, Driver::Epoll { .. });
+    let mut opened = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let listener = Rc::new(Listener::new(listener, nonblocking)?);
+        for _ in 0..common.config.io.accepts {
+            let task = accept::run(Rc::clone(lane), Rc::clone(&listener), Arc::clone(&common.counters));
+            monoio::spawn(async move {
+                if let Err(panic) = fence::fenced(task).await {
+                    tracing::error!(error = panic_text(&*panic), "an accept task panicked");
+                }
+            });
+        }
+        opened.push(listener);
+    }
+    let stop = || {
+        for listener in opened.drain(..) {
+            accept::stop(lane, &listener, &common.counters);
+        }
+    };
+    sweeper::run(lane, &common.draining, stop).await
+}
+
+/// The shard's counters, by shard number.
+pub fn counters(shards: usize, servers: usize) -> AllCounters {
+    (0..shards).map(|_| Arc::new(ShardCounters::new(servers))).collect()
+}

@@ -1,0 +1,45 @@
+//! The shard's sweeper: deadlines, pools, the date, the log, and the shard's end, a few times a second.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::exchange::lane::Lane;
+use crate::net::deadline::TICK;
+use crate::net::timer::Interval;
+
+/// Ticks between two looks at the pools: one second.
+const POOL_TICKS: u32 = 10;
+
+/// Sweeps until the shard has drained. `stop_accepting` is called once, when draining begins.
+pub async fn run(lane: &Rc<Lane>, draining: &AtomicBool, stop_accepting: impl FnOnce()) -> io::Result<()> {
+    let interval = Interval::new(TICK)?;
+    let mut stop_accepting = Some(stop_accepting);
+    let mut pools_due = POOL_TICKS;
+    loop {
+        let ticks = interval.tick().await?;
+        lane.counters.sweeps.inc();
+        lane.deadlines.sweep(ticks);
+        lane.update_date();
+        if let Some(log) = lane.access_log() {
+            log.flush();
+        }
+        pools_due = pools_due.saturating_sub(ticks);
+        if pools_due == 0 {
+            pools_due = POOL_TICKS;
+            lane.sweep_pools();
+        }
+        #[cfg(debug_assertions)]
+        assert!(!lane.fault.get(), "a fault was asked for");
+        if draining.load(Ordering::Relaxed) {
+            if let Some(stop) = stop_accepting.take() {
+                stop();
+                lane.deadlines.drain();
+                lane.close_pools();
+            }
+            if lane.counters.connections.get() == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
