@@ -1,16 +1,35 @@
 //! The checked configuration: what the rest of the program runs from.
 //!
-//! TOML text becomes a [`Config`] in two steps: `text` reads it into plain structs that remember where each value stood, `check`
-//! turns these into the types here or into complaints with line and suggestion. A `Config` that exists is valid.
+//! A [`Config`] that exists is valid. On the way from TOML text, [`keys`] lists every key with its range and default, `reader` reads
+//! a table by that list, `check` and the files for listeners, upstreams and routes build the types here, and what is wrong becomes a
+//! [`Complaint`] with line and help. All that can be found wrong is reported at once, which is why the text is not read by serde:
+//! that ends at the first mistake.
 
+mod address;
+mod check;
+mod complaint;
+pub mod keys;
+mod listen;
+mod reader;
+mod route;
+#[cfg(test)]
+mod tests;
+mod units;
+mod upstream;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use check::Reading;
+pub use complaint::{Complaint, Place, Severity};
+pub use units::{Size, Span};
+
 /// Everything that one Ringlane process runs from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How many shards, and on which CPUs.
     pub shards: Shards,
@@ -40,6 +59,18 @@ pub struct Config {
     pub routes: Vec<Route>,
 }
 
+impl Config {
+    /// Reads and checks the file at `path`. The errors are all that could be found wrong; [`Reading::load`] gives warnings as well.
+    pub fn load(path: &Path) -> Result<Self, Vec<Complaint>> {
+        Reading::load(path).into_result()
+    }
+
+    /// Reads and checks a configuration's text; `file` is its name in complaints.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Complaint>> {
+        Reading::parse(text, file).into_result()
+    }
+}
+
 /// How many shards run, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shards {
@@ -52,7 +83,7 @@ pub enum Shards {
 }
 
 /// How the shards talk to the kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Io {
     /// `io_uring`, epoll, or the first that works.
     pub mode: IoMode,
@@ -83,7 +114,7 @@ pub enum LogFormat {
 }
 
 /// The event log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// A `tracing` filter such as `info` or `ringlane=debug`; the environment variable `RUST_LOG` wins.
     pub level: String,
@@ -101,7 +132,7 @@ pub enum AccessFormat {
 }
 
 /// The access log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
     /// The file to append to; `None` is standard output.
     pub path: Option<PathBuf>,
@@ -112,14 +143,14 @@ pub struct AccessLog {
 }
 
 /// The status listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
 }
 
 /// Timeouts of the client's side. All are coarse: a sweep a few times a second finds what is overdue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the first byte of a request head (or from accept, for the first request) to its last.
     pub client_header: Duration,
@@ -134,7 +165,7 @@ pub struct Timeouts {
 }
 
 /// Limits of the client's side.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a request or response head, request line included (1 KiB to 1 MiB).
     pub head_bytes: usize,
@@ -153,7 +184,7 @@ pub struct Limits {
 }
 
 /// Which fields tell the upstream about the client, and who is believed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the file
 pub struct Forward {
     /// Peers whose forwarding fields are kept and appended to; everyone else's are replaced.
@@ -182,7 +213,7 @@ pub struct Tcp {
 }
 
 /// One listener. Each shard opens its own socket on the address (`SO_REUSEPORT`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Where clients connect.
     pub address: SocketAddr,
@@ -218,8 +249,8 @@ pub enum ServerAddress {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
@@ -240,7 +271,7 @@ impl ServerAddress {
 }
 
 /// One server of an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Unique in its upstream; the address where none is given.
     pub name: String,
@@ -249,7 +280,7 @@ pub struct Server {
 }
 
 /// Keep-alive connections that a shard holds for one server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Idle connections for each server and shard; 0 closes each after its exchange.
     pub max_idle: usize,
@@ -262,7 +293,7 @@ pub struct Pool {
 }
 
 /// A named group of servers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Unique.
     pub name: String,
@@ -289,22 +320,33 @@ pub struct Upstream {
 }
 
 /// Which hosts a route takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// Every host.
     Any,
-    /// This host, lower case, no port.
+    /// This host, lower case, no port; an IPv6 address in brackets.
     Exact(String),
     /// Every host that ends in this suffix, lower case, leading dot included (`*.example.com` is `.example.com`).
     Suffix(String),
 }
 
+/// As the file writes it.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
 /// One route. The longest match wins: exact host before the longest wildcard before any, then the longest path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Hosts it takes.
     pub host: HostPattern,
-    /// Path prefix, on segment boundaries: `/api` takes `/api` and `/api/x`, not `/apix`.
+    /// Path prefix, on segment boundaries: `/api` takes `/api` and `/api/x`, not `/apix`. Ends in `/` only when it is `/`.
     pub path: String,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,

@@ -1,0 +1,385 @@
+//! Addresses, networks and host names in their textual forms.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::ServerAddress;
+use super::complaint::Flaw;
+
+/// Bytes of a Unix socket's path, without the closing NUL (`sun_path`, unix(7)).
+const UNIX_PATH_BYTES_MAX: usize = 107;
+/// RFC 1035 section 2.3.4, without the root's empty label.
+const HOST_NAME_BYTES_MAX: usize = 253;
+/// RFC 1035 section 2.3.4.
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Reads the address of a listener. Port 0 lets the kernel choose.
+pub(super) fn listener(text: &str) -> Result<SocketAddr, Flaw> {
+    text.parse().map_err(|_| {
+        let flaw = Flaw::new(format!("`{text}` is not an IP address and port"));
+        match listener_hint(text) {
+            Some(hint) => flaw.help(format!("write \"{hint}\"")),
+            None => flaw.help(r#"write "0.0.0.0:8080", "127.0.0.1:8080" or "[::]:8080""#),
+        }
+    })
+}
+
+/// What common other ways of writing a listener mean.
+fn listener_hint(text: &str) -> Option<String> {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, 8080).to_string());
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port: u16 = port.parse().ok()?;
+    match host {
+        "" | "*" => Some(format!("0.0.0.0:{port}")),
+        "localhost" => Some(format!("127.0.0.1:{port}")),
+        _ => host
+            .parse::<Ipv6Addr>()
+            .ok()
+            .map(|ip| format!("[{ip}]:{port}")),
+    }
+}
+
+/// Reads the address of an upstream's server: `IP:port`, `host:port` or `unix:/path`.
+pub(super) fn server(text: &str) -> Result<ServerAddress, Flaw> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_path(path).map(ServerAddress::Unix);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let hint = format!("write \"{}\"", rest.trim_end_matches('/'));
+        return Err(Flaw::new(format!(
+            "`{text}` is a URL; a server is an address and port"
+        ))
+        .help(hint));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return server_socket(address).map(ServerAddress::Socket);
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Err(no_port(text, &SocketAddr::new(ip, 80).to_string()));
+    }
+    let Some((name, port)) = text.split_once(':') else {
+        return Err(no_port(text, &format!("{text}:80")));
+    };
+    host_name(name)?;
+    port_number(port).map(|port| ServerAddress::Name(name.to_ascii_lowercase(), port))
+}
+
+fn no_port(text: &str, with_port: &str) -> Flaw {
+    Flaw::new(format!("`{text}` has no port")).help(format!("write \"{with_port}\""))
+}
+
+fn server_socket(address: SocketAddr) -> Result<SocketAddr, Flaw> {
+    let ip = address.ip();
+    if address.port() == 0 {
+        return Err(Flaw::new(format!(
+            "`{address}` has port 0, where nobody can listen"
+        )));
+    }
+    if ip.is_unspecified() {
+        let loopback = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+        let hint = format!("write \"{loopback}:{}\" for this machine", address.port());
+        return Err(Flaw::new(format!("`{ip}` is no server's address")).help(hint));
+    }
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    if ip.is_multicast() || broadcast {
+        return Err(Flaw::new(format!(
+            "`{ip}` is not the address of one server"
+        )));
+    }
+    Ok(address)
+}
+
+fn unix_path(path: &str) -> Result<PathBuf, Flaw> {
+    if !path.starts_with('/') {
+        return Err(
+            Flaw::new(format!("the socket path `{path}` is not absolute"))
+                .help("write \"unix:/run/app.sock\""),
+        );
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        return Err(Flaw::new(format!(
+            "the socket path has {} bytes; {UNIX_PATH_BYTES_MAX} are possible",
+            path.len()
+        )));
+    }
+    // The path may end up in a header field, as the server's name.
+    if path.contains(|c: char| !c.is_ascii_graphic()) {
+        return Err(Flaw::new(
+            "the socket path has a blank, control or non-ASCII character",
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Checks a host name: letters, digits, hyphens and, as real zones have them, underscores.
+pub(super) fn host_name(name: &str) -> Result<(), Flaw> {
+    let wrong = |reason: &str| Err(Flaw::new(format!("`{name}` is not a host name: {reason}")));
+    if name.is_empty() {
+        return Err(Flaw::new("the host name is empty"));
+    }
+    if name.len() > HOST_NAME_BYTES_MAX {
+        return wrong("it is longer than 253 characters");
+    }
+    for label in name.split('.') {
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX {
+            return wrong("between dots stand 1 to 63 characters");
+        }
+        if label.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_') {
+            return wrong("it takes letters, digits, `-` and `_`");
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return wrong("a part may not begin or end with `-`");
+        }
+    }
+    // A last label of digits is a malformed IPv4 address to every URL parser (WHATWG URL, "ends in a number").
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let is_ipv4 = name.parse::<std::net::Ipv4Addr>().is_ok();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) && !is_ipv4 {
+        return wrong("it ends in a number, but is no IPv4 address");
+    }
+    Ok(())
+}
+
+/// Checks a value for the Host field: a host name, IPv4 or bracketed IPv6 address, with or without port (RFC 9110 section 7.2).
+pub(super) fn host_field(text: &str) -> Result<(), Flaw> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, port) = rest
+            .split_once(']')
+            .ok_or_else(|| Flaw::new(format!("`{text}` lacks a `]`")))?;
+        ip.parse::<Ipv6Addr>()
+            .map_err(|_| Flaw::new(format!("`{ip}` is not an IPv6 address")))?;
+        return match port.strip_prefix(':') {
+            Some(port) => port_number(port).map(drop),
+            None if port.is_empty() => Ok(()),
+            None => Err(Flaw::new(format!(
+                "after `]` stands a port or nothing, not `{port}`"
+            ))),
+        };
+    }
+    match text.split_once(':') {
+        Some((name, port)) => host_name(name).and_then(|()| port_number(port).map(drop)),
+        None => host_name(text),
+    }
+}
+
+fn port_number(text: &str) -> Result<u16, Flaw> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => Err(Flaw::new(format!(
+            "`{text}` is not a port: they run from 1 to 65535"
+        ))),
+    }
+}
+
+/// Reads a network such as `10.0.0.0/8`, or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
+    let wrong = || {
+        Flaw::new(format!("`{text}` is not an address or network"))
+            .help(r#"write "10.0.0.0/8", "192.0.2.7", "2001:db8::/32" or "::1""#)
+    };
+    let network = match text.parse::<IpAddr>() {
+        Ok(ip) => IpNet::from(ip),
+        Err(_) => text.parse().map_err(|_| wrong())?,
+    };
+    if network.trunc() == network {
+        Ok(network)
+    } else {
+        let hint = format!(
+            "write \"{}\", or \"{}\" for the one address",
+            network.trunc(),
+            network.addr()
+        );
+        Err(Flaw::new(format!("`{text}` has bits set beyond its prefix length")).help(hint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn listeners() {
+        let cases = [
+            ("0.0.0.0:8080", true),
+            ("127.0.0.1:0", true),
+            ("[::]:8080", true),
+            ("[::1]:443", true),
+            ("", false),
+            (":8080", false),
+            ("8080", false),
+            ("*:8080", false),
+            ("localhost:8080", false),
+            ("127.0.0.1", false),
+            ("::1:8080", false),
+            ("127.0.0.1:65536", false),
+            ("127.0.0.1:+80", false),
+            ("010.0.0.1:80", false),
+            ("http://127.0.0.1:80", false),
+        ];
+        for (text, good) in cases {
+            assert_eq!(listener(text).is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn listener_hints() {
+        let cases = [
+            (":8080", Some("0.0.0.0:8080")),
+            ("8080", Some("0.0.0.0:8080")),
+            ("*:80", Some("0.0.0.0:80")),
+            ("localhost:8080", Some("127.0.0.1:8080")),
+            ("::1", Some("[::1]:8080")),
+            ("10.0.0.1", Some("10.0.0.1:8080")),
+            ("example.com:80", None),
+            ("nonsense", None),
+        ];
+        for (text, hint) in cases {
+            assert_eq!(listener_hint(text).as_deref(), hint, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        let cases = [
+            ("127.0.0.1:9001", Some("127.0.0.1:9001")),
+            ("[::1]:9002", Some("[::1]:9002")),
+            ("App.Example:80", Some("app.example:80")),
+            ("_sip.app-1.example:65535", Some("_sip.app-1.example:65535")),
+            ("unix:/run/app.sock", Some("unix:/run/app.sock")),
+            ("", None),
+            ("127.0.0.1", None),
+            ("127.0.0.1:0", None),
+            ("127.0.0.1:65536", None),
+            ("127.0.0.1:", None),
+            ("127.0.0.256:80", None),
+            ("1.2.3:80", None),
+            ("0.0.0.0:80", None),
+            ("[::]:80", None),
+            ("224.0.0.1:80", None),
+            ("255.255.255.255:80", None),
+            ("[ff02::1]:80", None),
+            ("::1:9002", None),
+            ("app.example", None),
+            ("app.example:", None),
+            ("app.example:0", None),
+            ("app.example:+80", None),
+            ("app..example:80", None),
+            ("-app.example:80", None),
+            ("app.example.:80", None),
+            ("app example:80", None),
+            ("app.example:80\r\nX: y", None),
+            ("ünï.example:80", None),
+            ("http://127.0.0.1:9001", None),
+            ("unix:run/app.sock", None),
+            ("unix:", None),
+            ("unix:@app", None),
+            ("unix:/run/a\r\nb", None),
+            ("unix:/run/a b", None),
+        ];
+        for (text, address) in cases {
+            assert_eq!(
+                server(text)
+                    .ok()
+                    .map(|server| server.to_string())
+                    .as_deref(),
+                address,
+                "{text:?}"
+            );
+        }
+        assert!(server(&format!("unix:/{}", "a".repeat(106))).is_ok());
+        assert!(server(&format!("unix:/{}", "a".repeat(107))).is_err());
+    }
+
+    #[test]
+    fn host_fields() {
+        let cases = [
+            ("example.com", true),
+            ("example.com:8080", true),
+            ("192.0.2.1", true),
+            ("192.0.2.1:80", true),
+            ("[2001:db8::1]", true),
+            ("[2001:db8::1]:80", true),
+            ("", false),
+            (":80", false),
+            ("example.com:", false),
+            ("example.com:0", false),
+            ("example.com:80:80", false),
+            ("[::1", false),
+            ("[::1]80", false),
+            ("[::g]", false),
+            ("a b", false),
+            ("a\r\nX-Evil: 1", false),
+            ("a\0", false),
+            ("user@example.com", false),
+            ("example.com/path", false),
+            ("a,b", false),
+        ];
+        for (text, good) in cases {
+            assert_eq!(host_field(text).is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn host_name_lengths() {
+        let label = "a".repeat(63);
+        assert!(host_name(&label).is_ok());
+        assert!(host_name(&format!("{label}a")).is_err());
+        assert!(
+            host_name(&[label.as_str(); 4].join(".")[2..]).is_ok(),
+            "253 characters"
+        );
+        assert!(
+            host_name(&[label.as_str(); 4].join(".")[1..]).is_err(),
+            "254 characters"
+        );
+    }
+
+    #[test]
+    fn networks() {
+        let cases = [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("192.0.2.7", Some("192.0.2.7/32")),
+            ("::1", Some("::1/128")),
+            ("2001:db8::/32", Some("2001:db8::/32")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("10.0.0.1/8", None),
+            ("10.0.0.0/33", None),
+            ("::/129", None),
+            ("10.0.0.0/", None),
+            ("10.0.0/8", None),
+            ("localhost", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                network(text)
+                    .ok()
+                    .map(|network| network.to_string())
+                    .as_deref(),
+                expected,
+                "{text:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_may_be_a_host_field_cannot_break_a_head(text in "[a-z0-9:.\\[\\]\r\n\0 @-]{0,16}|\\PC*") {
+            if host_field(&text).is_ok() {
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{:?}", text);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "[a-z0-9:./\\[\\]*-]{0,24}|\\PC*") {
+            let _ = (listener(&text), server(&text), network(&text), host_field(&text));
+        }
+    }
+}

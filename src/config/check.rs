@@ -1,0 +1,252 @@
+//! From text to a checked [`Config`], or to all that is wrong with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::DeTable;
+use tracing_subscriber::EnvFilter;
+
+use super::complaint::{Complaint, Complaints, Flaw, Severity};
+use super::reader::Reader;
+use super::{
+    AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, SendMode, Shards,
+    Timeouts, address, listen, route, units, upstream,
+};
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What reading a file came to.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration; `None` when a complaint is an error.
+    pub config: Option<Config>,
+    /// Errors and warnings, in the file's order.
+    pub complaints: Vec<Complaint>,
+}
+
+impl Reading {
+    /// Reads and checks the file at `path`.
+    pub fn load(path: &Path) -> Self {
+        let file = path.display().to_string();
+        match read_text(path) {
+            Ok(text) => Self::parse(&text, &file),
+            Err(message) => Self {
+                config: None,
+                complaints: vec![Complaint::about_file(&file, message)],
+            },
+        }
+    }
+
+    /// Reads and checks a configuration's text; `file` is its name in complaints.
+    pub fn parse(text: &str, file: &str) -> Self {
+        read(text, file)
+    }
+
+    /// The configuration without its warnings, or what is wrong.
+    pub(super) fn into_result(self) -> Result<Config, Vec<Complaint>> {
+        self.config.ok_or(self.complaints)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let bytes =
+        fs::read(path).map_err(|error| format!("the configuration cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        format!("the configuration is not UTF-8 text: see line {line}")
+    })
+}
+
+fn read(text: &str, file: &str) -> Reading {
+    let complaints = Complaints::new(file, text);
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    for error in &syntax_errors {
+        complaints.error(&error.span().unwrap_or(0..0), Flaw::new(error.message()));
+    }
+    // What the parser recovers from a broken file may lack keys that the file has: no second round of complaints.
+    let config = if syntax_errors.is_empty() {
+        Some(check(&Reader::root(&document, &complaints), &complaints))
+    } else {
+        None
+    };
+    let complaints = complaints.into_sorted();
+    let refused = complaints
+        .iter()
+        .any(|complaint| complaint.severity == Severity::Error);
+    Reading {
+        config: config.filter(|_| !refused),
+        complaints,
+    }
+}
+
+/// Checks everything, however much is wrong. What was complained about is left out or has its default.
+fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
+    let listens = listen::listens(root, complaints);
+    let admin = listen::admin(&root.table("admin"), &listens, complaints);
+    let upstreams = upstream::upstreams(root, complaints);
+    let routes = route::routes(root, &upstreams, complaints);
+    Config {
+        shards: shards(root, complaints),
+        pin: root.flag("pin"),
+        io: io(root),
+        shutdown_timeout: root.duration("shutdown_timeout"),
+        log: log(&root.table("log")),
+        access_log: root
+            .table_if_given("access_log")
+            .map(|table| access_log(&table)),
+        admin,
+        timeouts: timeouts(&root.table("timeouts")),
+        limits: limits(&root.table("limits"), complaints),
+        forward: forward(&root.table("forward"), complaints),
+        listens: listens.into_iter().map(Spanned::into_inner).collect(),
+        upstreams: upstreams.into_iter().map(Spanned::into_inner).collect(),
+        routes,
+    }
+}
+
+fn shards(root: &Reader<'_>, complaints: &Complaints<'_>) -> Shards {
+    let count = root.number_or_word("shards");
+    let cpus = root.parsed("cpus", units::cpu_list);
+    match (count, cpus) {
+        (Some(count), Some(cpus)) => {
+            let flaw = Flaw::new("cpus and shards are both given");
+            let hint = format!(
+                "cpus alone runs one shard on each of its {} CPUs; remove shards = {count}",
+                cpus.len()
+            );
+            complaints.error(&root.span_of("cpus"), flaw.help(hint));
+            Shards::Auto
+        }
+        (Some(count), None) => Shards::Count(count as usize),
+        (None, Some(cpus)) => Shards::Cpus(cpus),
+        (None, None) => Shards::Auto,
+    }
+}
+
+fn io(root: &Reader<'_>) -> Io {
+    Io {
+        mode: match root.choice("io") {
+            "uring" => IoMode::Uring,
+            "epoll" => IoMode::Epoll,
+            _ => IoMode::Auto,
+        },
+        send: match root.choice("send") {
+            "ring" => SendMode::Ring,
+            _ => SendMode::Direct,
+        },
+        ring_entries: root.number("ring_entries") as u32,
+        accepts: root.number("accepts") as usize,
+    }
+}
+
+fn log(table: &Reader<'_>) -> Log {
+    Log {
+        level: table.parsed("level", log_filter).unwrap_or_default(),
+        format: match table.choice("format") {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        },
+    }
+}
+
+/// Checks a `tracing` filter. A word alone must be a level: the filter's own parser takes `inof` for a target of that name.
+fn log_filter(text: &str) -> Result<String, Flaw> {
+    for directive in text.split(',').map(str::trim) {
+        let is_word = !directive.contains(['=', '[']);
+        if is_word
+            && !LEVELS
+                .iter()
+                .any(|level| directive.eq_ignore_ascii_case(level))
+        {
+            let flaw = Flaw::new(format!(
+                "`{directive}` is not a level; they are {}",
+                LEVELS.join(", ")
+            ));
+            return Err(flaw.nearest(directive, LEVELS));
+        }
+    }
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Flaw::new(format!("`{text}` is not a filter: {error}"))),
+    }
+}
+
+fn access_log(table: &Reader<'_>) -> AccessLog {
+    AccessLog {
+        path: table.parsed("path", access_log_path).flatten(),
+        format: match table.choice("format") {
+            "json" => AccessFormat::Json,
+            _ => AccessFormat::Combined,
+        },
+        buffer_bytes: table.size("buffer") as usize,
+    }
+}
+
+fn access_log_path(text: &str) -> Result<Option<PathBuf>, Flaw> {
+    match text {
+        "-" => Ok(None),
+        "" => Err(Flaw::new("the path is empty").help(r#"write "-" for standard output"#)),
+        _ if text.contains('\0') => Err(Flaw::new("the path has a NUL character")),
+        _ => Ok(Some(PathBuf::from(text))),
+    }
+}
+
+fn timeouts(table: &Reader<'_>) -> Timeouts {
+    Timeouts {
+        client_header: table.duration("client_header"),
+        client_body: table.duration("client_body"),
+        keep_alive: table.duration("keep_alive"),
+        write: table.duration("write"),
+        tunnel_idle: table.duration("tunnel_idle"),
+    }
+}
+
+fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
+    let limits = Limits {
+        head_bytes: table.size("head") as usize,
+        header_count: table.number("header_count") as usize,
+        uri_bytes: table.size("uri") as usize,
+        body_bytes: table.size_or_word("body"),
+        requests_per_connection: table.number_or_word("requests_per_connection"),
+        connections_per_shard: table.number("connections_per_shard") as usize,
+        connections: table
+            .number_or_word("connections")
+            .map(|count| count as usize),
+    };
+    if table.gives("uri") && limits.uri_bytes >= limits.head_bytes {
+        let head = units::Size(limits.head_bytes as u64);
+        let flaw = Flaw::new(format!(
+            "uri never acts: a request target is part of the head, which ends at {head}"
+        ));
+        complaints.warning(&table.span_of("uri"), flaw);
+    }
+    limits
+}
+
+fn forward(table: &Reader<'_>, complaints: &Complaints<'_>) -> Forward {
+    let mut trusted_proxies = Vec::new();
+    for text in table.texts("trusted_proxies") {
+        let Some(network) = complaints.check(&text.span(), address::network(text.get_ref())) else {
+            continue;
+        };
+        if network.prefix_len() == 0 {
+            let flaw = Flaw::new(format!(
+                "`{network}` lets every client claim any address in X-Forwarded-For"
+            ));
+            complaints.warning(
+                &text.span(),
+                flaw.help("list the proxies in front of this one only"),
+            );
+        }
+        trusted_proxies.push(network);
+    }
+    Forward {
+        trusted_proxies,
+        x_forwarded: table.flag("x_forwarded"),
+        forwarded: table.flag("forwarded"),
+        via: table.flag("via"),
+        served_by: table.flag("served_by"),
+    }
+}

@@ -1,0 +1,365 @@
+//! Reads one table of the file by the key table: unknown keys, wrong types and values out of range become complaints.
+//!
+//! Where a value is refused its default stands in, so that the check goes on and finds the next complaint.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::complaint::{Complaints, Flaw, nearest};
+use super::keys::{Key, Kind, ROOT, Section, Value};
+use super::units;
+
+/// A table of the file, or its absence.
+pub(super) struct Reader<'a> {
+    section: &'static Section,
+    table: Option<&'a DeTable<'a>>,
+    span: Range<usize>,
+    complaints: &'a Complaints<'a>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the whole file. Complains about unknown keys, as all readers do.
+    pub(super) fn root(document: &'a Spanned<DeTable<'a>>, complaints: &'a Complaints<'a>) -> Self {
+        Self::open(&ROOT, Some(document.get_ref()), document.span(), complaints)
+    }
+
+    fn open(
+        section: &'static Section,
+        table: Option<&'a DeTable<'a>>,
+        span: Range<usize>,
+        complaints: &'a Complaints<'a>,
+    ) -> Self {
+        for (name, _) in table.into_iter().flatten() {
+            if section.key(name.get_ref()).is_none() {
+                complaints.error(&name.span(), unknown_key(section, name.get_ref()));
+            }
+        }
+        Self {
+            section,
+            table,
+            span,
+            complaints,
+        }
+    }
+
+    /// Where the table starts.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Where the key's value stands; the table's start when it is not given.
+    pub(super) fn span_of(&self, name: &str) -> Range<usize> {
+        self.given(name).map_or(self.span(), Spanned::span)
+    }
+
+    /// Whether the file gives this key.
+    pub(super) fn gives(&self, name: &str) -> bool {
+        self.given(name).is_some()
+    }
+
+    /// Whether the file gives no element of this list. A list of the wrong type is complained about elsewhere.
+    pub(super) fn lacks(&self, name: &str) -> bool {
+        match self.given(name).map(Spanned::get_ref) {
+            None => true,
+            Some(DeValue::Array(items)) => items.is_empty(),
+            Some(_) => false,
+        }
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        match self.value(name) {
+            Some(Value::Flag(flag)) => flag,
+            other => mismatch(name, other),
+        }
+    }
+
+    pub(super) fn number(&self, name: &str) -> u64 {
+        self.number_or_word(name)
+            .unwrap_or_else(|| mismatch(name, None))
+    }
+
+    /// `None` is the key's word, such as `off`.
+    pub(super) fn number_or_word(&self, name: &str) -> Option<u64> {
+        match self.value(name) {
+            Some(Value::Number(number)) => Some(number),
+            Some(Value::Word(_)) => None,
+            other => mismatch(name, other),
+        }
+    }
+
+    pub(super) fn duration(&self, name: &str) -> Duration {
+        self.duration_or_word(name)
+            .unwrap_or_else(|| mismatch(name, None))
+    }
+
+    /// `None` is the key's word, such as `off`.
+    pub(super) fn duration_or_word(&self, name: &str) -> Option<Duration> {
+        match self.value(name) {
+            Some(Value::Duration(duration)) => Some(duration),
+            Some(Value::Word(_)) => None,
+            other => mismatch(name, other),
+        }
+    }
+
+    pub(super) fn size(&self, name: &str) -> u64 {
+        self.size_or_word(name)
+            .unwrap_or_else(|| mismatch(name, None))
+    }
+
+    /// `None` is the key's word, such as `off`.
+    pub(super) fn size_or_word(&self, name: &str) -> Option<u64> {
+        match self.value(name) {
+            Some(Value::Size(bytes)) => Some(bytes),
+            Some(Value::Word(_)) => None,
+            other => mismatch(name, other),
+        }
+    }
+
+    /// A text or choice. `None` is the key's word, a default from elsewhere, or a required key without a good value.
+    pub(super) fn text(&self, name: &str) -> Option<Spanned<&'a str>> {
+        match self.value(name) {
+            Some(Value::Text(text)) => Some(Spanned::new(self.span_of(name), text)),
+            Some(Value::Word(_) | Value::Derived(_)) | None => None,
+            other => mismatch(name, other),
+        }
+    }
+
+    /// A text made into a value by `make`, whose complaint it gets. `None` as for [`Reader::text`], and when `make` refuses.
+    pub(super) fn parsed<T>(
+        &self,
+        name: &str,
+        make: impl FnOnce(&str) -> Result<T, Flaw>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        self.complaints.check(
+            &text.span(),
+            make(text.get_ref()).map_err(|flaw| flaw.of(name)),
+        )
+    }
+
+    /// One of the key's choices.
+    pub(super) fn choice(&self, name: &str) -> &'a str {
+        self.text(name)
+            .map_or_else(|| mismatch(name, None), Spanned::into_inner)
+    }
+
+    /// The texts of a list; what is no text is complained about and left out.
+    pub(super) fn texts(&self, name: &str) -> Vec<Spanned<&'a str>> {
+        let text = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+            DeValue::String(text) => Some(Spanned::new(item.span(), text.as_ref())),
+            other => {
+                self.complaints
+                    .error(&item.span(), wrong_type(self.key(name), other));
+                None
+            }
+        };
+        self.items(name).into_iter().filter_map(text).collect()
+    }
+
+    /// The table of that name, if the file has it.
+    pub(super) fn table_if_given(&self, name: &str) -> Option<Reader<'a>> {
+        let given = self.given(name)?;
+        let table = self.as_table(name, given)?;
+        Some(Reader::open(
+            self.inner(name),
+            Some(table),
+            given.span(),
+            self.complaints,
+        ))
+    }
+
+    /// The table of that name; an absent one has every default.
+    pub(super) fn table(&self, name: &str) -> Reader<'a> {
+        let absent = || Reader::open(self.inner(name), None, self.span(), self.complaints);
+        self.table_if_given(name).unwrap_or_else(absent)
+    }
+
+    /// The tables of that name, `[[name]]` or `name = [{ ... }]`.
+    pub(super) fn tables(&self, name: &str) -> Vec<Reader<'a>> {
+        let open = |item: &'a Spanned<DeValue<'a>>| {
+            let table = self.as_table(name, item)?;
+            Some(Reader::open(
+                self.inner(name),
+                Some(table),
+                item.span(),
+                self.complaints,
+            ))
+        };
+        self.items(name).into_iter().filter_map(open).collect()
+    }
+
+    fn as_table(&self, name: &str, given: &'a Spanned<DeValue<'a>>) -> Option<&'a DeTable<'a>> {
+        match given.get_ref() {
+            DeValue::Table(table) => Some(table),
+            other => {
+                self.complaints
+                    .error(&given.span(), wrong_type(self.key(name), other));
+                None
+            }
+        }
+    }
+
+    fn items(&self, name: &str) -> Vec<&'a Spanned<DeValue<'a>>> {
+        match self.given(name).map(|given| (given, given.get_ref())) {
+            None => Vec::new(),
+            Some((_, DeValue::Array(items))) => items.iter().collect(),
+            Some((given, other)) => {
+                self.complaints
+                    .error(&given.span(), wrong_type(self.key(name), other));
+                Vec::new()
+            }
+        }
+    }
+
+    fn inner(&self, name: &str) -> &'static Section {
+        match self.key(name).kind {
+            Kind::Table(section) | Kind::Tables(section) => section,
+            _ => mismatch(name, None),
+        }
+    }
+
+    fn key(&self, name: &str) -> &'static Key {
+        self.section
+            .key(name)
+            .expect("the check asks for keys of the table only; each parse asks for all")
+    }
+
+    fn given(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table?.get(name)
+    }
+
+    /// The key's value, or its default when it is absent or refused. `None` is a required key without a good value.
+    fn value(&self, name: &str) -> Option<Value<'a>> {
+        let key = self.key(name);
+        if let Some(given) = self.given(name) {
+            let value = self
+                .complaints
+                .check(&given.span(), read(key, given.get_ref()));
+            return value.or(key.default);
+        }
+        if key.default.is_none() {
+            let flaw = Flaw::new(format!("{} needs `{name}`", self.section.title));
+            self.complaints.error(&self.span(), flaw);
+        }
+        key.default
+    }
+}
+
+/// A key was asked for what it is not; any test that parses a file finds it.
+fn mismatch<T>(name: &str, value: Option<Value<'_>>) -> T {
+    unreachable!("key {name} is of another kind: {value:?}")
+}
+
+fn unknown_key(section: &'static Section, name: &str) -> Flaw {
+    let flaw = Flaw::new(format!(
+        "there is no key `{}` {}",
+        name.escape_debug(),
+        place(section)
+    ));
+    if let Some(near) = nearest(name, section.keys.iter().map(|key| key.name)) {
+        return flaw.help(format!("did you mean `{near}`?"));
+    }
+    let homes = ROOT
+        .all()
+        .into_iter()
+        .filter(|other| other.key(name).is_some());
+    let homes: Vec<_> = homes.map(place).collect();
+    if homes.is_empty() {
+        return flaw;
+    }
+    let order = if ROOT.key(name).is_some() {
+        ", before the first [table]"
+    } else {
+        ""
+    };
+    flaw.help(format!("`{name}` can stand {}{order}", homes.join(" or ")))
+}
+
+fn place(section: &Section) -> String {
+    match section.title {
+        "" => "at the top of the file".to_owned(),
+        title => format!("in {title}"),
+    }
+}
+
+/// Makes a value of the key's kind and range from what the file gives.
+fn read<'a>(key: &Key, given: &'a DeValue<'a>) -> Result<Value<'a>, Flaw> {
+    match (key.kind, given) {
+        (_, DeValue::String(text)) if key.word == Some(text) => Ok(Value::Word(text)),
+        (Kind::Flag, DeValue::Boolean(flag)) => Ok(Value::Flag(*flag)),
+        (Kind::Number(min, max), DeValue::Integer(number)) => {
+            integer(key, number, min, max).map(Value::Number)
+        }
+        (Kind::Size(min, max), DeValue::Integer(bytes)) => {
+            integer(key, bytes, min, max).map(Value::Size)
+        }
+        (Kind::Size(min, max), DeValue::String(text)) => {
+            let bytes = units::size(text).map_err(|flaw| flaw.of(key.name))?;
+            if (min..=max).contains(&bytes) {
+                Ok(Value::Size(bytes))
+            } else {
+                Err(out_of_range(key, text))
+            }
+        }
+        (Kind::Duration(min, max), DeValue::String(text)) => {
+            let duration = units::duration(text).map_err(|flaw| flaw.of(key.name))?;
+            if (min..=max).contains(&duration) {
+                Ok(Value::Duration(duration))
+            } else {
+                Err(out_of_range(key, text))
+            }
+        }
+        (Kind::Duration(..), DeValue::Integer(number)) => {
+            let unit = format!("durations have a unit: write \"{number}s\" or \"{number}ms\"");
+            Err(Flaw::new(format!("{} is {number} without a unit", key.name)).help(unit))
+        }
+        (Kind::Choice(choices), DeValue::String(text)) => {
+            let unknown = || {
+                Flaw::new(format!(
+                    "{} is \"{text}\"; it takes {}",
+                    key.name,
+                    key.takes()
+                ))
+            };
+            let known = choices.contains(&text.as_ref());
+            if known {
+                Ok(Value::Text(text))
+            } else {
+                Err(unknown().nearest(text, choices.iter().copied()))
+            }
+        }
+        (Kind::Text(_), DeValue::String(text)) => Ok(Value::Text(text)),
+        (_, other) => Err(wrong_type(key, other)),
+    }
+}
+
+fn integer(key: &Key, given: &DeInteger<'_>, min: u64, max: u64) -> Result<u64, Flaw> {
+    let number = u64::from_str_radix(given.as_str(), given.radix()).ok();
+    number
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| out_of_range(key, &given.to_string()))
+}
+
+fn out_of_range(key: &Key, given: &str) -> Flaw {
+    Flaw::new(format!("{} is {given}; it takes {}", key.name, key.takes()))
+}
+
+fn wrong_type(key: &Key, given: &DeValue<'_>) -> Flaw {
+    let given_type = match given {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    Flaw::new(format!(
+        "{} takes {}, not {given_type}",
+        key.name,
+        key.takes()
+    ))
+}

@@ -1,0 +1,185 @@
+//! Upstreams: their servers, pools and timeouts.
+
+use toml::Spanned;
+
+use super::complaint::{Complaints, Flaw, Seen, nearest};
+use super::reader::Reader;
+use super::{HostPolicy, Pool, Server, ServerAddress, Upstream, address, listen};
+
+const NAME_BYTES_MAX: usize = 64;
+
+/// All upstreams, each with the place of its name. One without a good name has an empty one, and was complained about.
+pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Spanned<Upstream>> {
+    let tables = root.tables("upstream");
+    if root.lacks("upstream") {
+        let flaw = Flaw::new("there is no [[upstream]]: requests have nowhere to go");
+        complaints.file_error(flaw.help("add [[upstream]] with a name and its servers"));
+    }
+    let mut names = Seen::new();
+    let mut upstreams = Vec::new();
+    for table in &tables {
+        let upstream = Spanned::new(table.span_of("name"), upstream(table, complaints));
+        let name = &upstream.get_ref().name;
+        if let Some(first) = names
+            .note(name.clone(), &upstream.span())
+            .filter(|_| !name.is_empty())
+        {
+            let line = complaints.line(&first);
+            complaints.error(
+                &upstream.span(),
+                Flaw::new(format!(
+                    "there is an upstream `{name}` already, see line {line}"
+                )),
+            );
+        }
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
+    // The one policy so far; the reader refuses every other.
+    table.choice("policy");
+    let servers = servers(table, complaints);
+    let upstream = Upstream {
+        name: table.parsed("name", name).unwrap_or_default(),
+        host: host(table, &servers, complaints),
+        servers,
+        resolve: table.duration_or_word("resolve"),
+        pool: pool(&table.table("pool")),
+        retries: table.number("retries") as u32,
+        connect_timeout: table.duration("connect_timeout"),
+        response_header_timeout: table.duration("response_header_timeout"),
+        response_body_timeout: table.duration("response_body_timeout"),
+        fast_open: table.flag("fast_open"),
+        tcp: listen::tcp(table),
+    };
+    let named = upstream
+        .servers
+        .iter()
+        .any(|server| matches!(server.address, ServerAddress::Name(..)));
+    if upstream.resolve.is_some() && !upstream.servers.is_empty() && !named {
+        let flaw = Flaw::new("resolve never acts: no server of this upstream has a host name");
+        complaints.warning(&table.span_of("resolve"), flaw);
+    }
+    upstream
+}
+
+/// Names go into header fields, metrics and paths of the status page.
+fn name(text: &str) -> Result<String, Flaw> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(good) {
+        return Ok(text.to_owned());
+    }
+    let rule = "names have 1 to 64 letters, digits, `-`, `_`, `.` or `:`";
+    Err(Flaw::new(format!("`{}` is not a name", text.escape_debug())).help(rule))
+}
+
+fn host(table: &Reader<'_>, servers: &[Server], complaints: &Complaints<'_>) -> HostPolicy {
+    let policy = table.parsed("host", |text| match text {
+        "keep" => Ok(HostPolicy::Keep),
+        "upstream" => Ok(HostPolicy::Upstream),
+        fixed => address::host_field(fixed).map(|()| HostPolicy::Fixed(fixed.to_owned())),
+    });
+    let span = table.span_of("host");
+    match &policy {
+        Some(HostPolicy::Upstream) => {
+            if let Some(server) = servers
+                .iter()
+                .find(|server| matches!(server.address, ServerAddress::Unix(_)))
+            {
+                let flaw = Flaw::new(format!("host: `{}` gives no Host field", server.address));
+                complaints.error(&span, flaw.help("write \"keep\" or a fixed host"));
+            }
+        }
+        Some(HostPolicy::Fixed(fixed)) => {
+            if let Some(near) = nearest(fixed, ["keep", "upstream"]) {
+                let flaw = Flaw::new(format!("host: every request will carry `Host: {fixed}`"));
+                complaints.warning(&span, flaw.help(format!("did you mean \"{near}\"?")));
+            }
+        }
+        Some(HostPolicy::Keep) | None => {}
+    }
+    policy.unwrap_or(HostPolicy::Keep)
+}
+
+fn pool(table: &Reader<'_>) -> Pool {
+    Pool {
+        max_idle: table.number("max_idle") as usize,
+        idle_timeout: table.duration("idle_timeout"),
+        max_age: table.duration_or_word("max_age"),
+        max_requests: table.number_or_word("max_requests"),
+    }
+}
+
+fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
+    let tables = upstream.tables("server");
+    if upstream.lacks("server") {
+        let flaw = Flaw::new("this upstream has no server");
+        complaints.error(
+            &upstream.span_of("server"),
+            flaw.help("add server = [{ address = \"127.0.0.1:9001\" }]"),
+        );
+    }
+    let (mut names, mut addresses) = (Seen::new(), Seen::new());
+    let mut servers = Vec::new();
+    for table in &tables {
+        let Some(server) = server(table) else {
+            continue;
+        };
+        let span = table.span_of("address");
+        if let Some(first) = addresses.note(server.address.to_string(), &span) {
+            let line = complaints.line(&first);
+            let flaw = Flaw::new(format!(
+                "`{}` is a server already, see line {line}",
+                server.address
+            ));
+            complaints.error(&span, flaw);
+        } else if let Some(first) = names.note(server.name.clone(), &table.span_of("name")) {
+            let line = complaints.line(&first);
+            let flaw = Flaw::new(format!(
+                "there is a server `{}` already, see line {line}",
+                server.name
+            ));
+            complaints.error(&table.span_of("name"), flaw);
+        }
+        servers.push(server);
+    }
+    servers
+}
+
+fn server(table: &Reader<'_>) -> Option<Server> {
+    let address = table.parsed("address", address::server);
+    let name = table.parsed("name", name);
+    let address = address?;
+    Some(Server {
+        name: name.unwrap_or_else(|| address.to_string()),
+        address,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let longest = "a".repeat(64);
+        let too_long = "a".repeat(65);
+        let cases = [
+            ("app", true),
+            ("App-1_b.c:80", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("a b", false),
+            ("a/b", false),
+            ("ü", false),
+            ("a\r\nX: y", false),
+            ("a\"b", false),
+        ];
+        for (text, good) in cases {
+            assert_eq!(name(text).is_ok(), good, "{text:?}");
+        }
+    }
+}
