@@ -116,24 +116,17 @@ fn cpu(text: &str) -> Result<usize, Flaw> {
     }
 }
 
-/// Writes a duration as the file takes it: `1m30s`. Parts of a millisecond are left out.
+/// Writes a duration as the file takes it, in the largest unit that leaves no rest: `75s`. Parts of a millisecond are left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(pub Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0.as_millis();
-        if rest == 0 {
-            return f.write_str("0s");
-        }
-        for (unit, milliseconds) in DURATION_UNITS {
-            let count = rest / u128::from(milliseconds);
-            rest %= u128::from(milliseconds);
-            if count > 0 {
-                write!(f, "{count}{unit}")?;
-            }
-        }
-        Ok(())
+        let total = self.0.as_millis();
+        let fits = |unit: u64| total > 0 && total.is_multiple_of(u128::from(unit));
+        let fitting = DURATION_UNITS.iter().find(|(_, unit)| fits(*unit));
+        let (name, unit) = fitting.unwrap_or(&("s", 1000));
+        write!(f, "{}{name}", total / u128::from(*unit))
     }
 }
 
@@ -261,6 +254,22 @@ mod tests {
         ];
         for (bytes, text) in cases {
             assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn durations_are_written_in_the_largest_exact_unit() {
+        let cases = [
+            (0, "0s"),
+            (1, "1ms"),
+            (1500, "1500ms"),
+            (60_000, "1m"),
+            (75_000, "75s"),
+            (3_600_000, "1h"),
+            (86_400_000, "1d"),
+        ];
+        for (milliseconds, text) in cases {
+            assert_eq!(Span(Duration::from_millis(milliseconds)).to_string(), text);
         }
     }
 
