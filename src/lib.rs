@@ -1,5 +1,6 @@
 //! Ringlane: an HTTP reverse proxy and load balancer for Linux, one shard per CPU core.
 
+pub mod admin;
 pub mod balance;
 pub mod config;
 pub mod downstream;

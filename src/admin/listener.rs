@@ -1,0 +1,427 @@
+//! Sockets and threads of the status listener.
+//!
+//! One thread accepts; each connection has a thread of its own, up to a limit, so that a slow or hostile client delays
+//! nobody else. Beyond the limit the answer is 503.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use socket2::SockRef;
+
+use super::http::{self, Answer, HEAD_BYTES_MAX, Head, Request};
+
+/// A connection's thread needs little: the pages are on the heap.
+const STACK_BYTES: usize = 256 * 1024;
+/// Bytes read and dropped after the answer.
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// A pause after a failed accept, for descriptors may be short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at a time.
+    pub(super) connections: usize,
+    /// For the whole request head.
+    pub(super) head_timeout: Duration,
+    /// For each write that makes progress.
+    pub(super) write_timeout: Duration,
+    /// For the whole answer.
+    pub(super) answer_timeout: Duration,
+    /// For the client to close after the answer.
+    pub(super) close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            head_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A listener that answers with what its handler returns. Dropping it closes the socket; running answers go on.
+pub(super) struct Listener {
+    address: SocketAddr,
+    socket: Arc<TcpListener>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    pub(super) fn start<H>(address: SocketAddr, limits: Limits, handler: H) -> io::Result<Self>
+    where
+        H: Fn(&Request) -> Answer + Send + Sync + 'static,
+    {
+        let socket = TcpListener::bind(address).map_err(|error| {
+            io::Error::new(error.kind(), format!("admin listener {address}: {error}"))
+        })?;
+        let address = socket.local_addr()?;
+        let socket = Arc::new(socket);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let acceptor = Acceptor {
+            socket: Arc::clone(&socket),
+            stopping: Arc::clone(&stopping),
+            slots: Arc::new(Server {
+                handler,
+                limits,
+                loopback: address.ip().to_canonical().is_loopback(),
+            }),
+        };
+        let thread = thread::Builder::new()
+            .name("admin".into())
+            .spawn(move || acceptor.run())?;
+        Ok(Self {
+            address,
+            socket,
+            stopping,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stopping.store(true, Relaxed);
+        // On Linux this makes a waiting accept(2) return.
+        let woken = SockRef::from(&*self.socket).shutdown(Shutdown::Both);
+        if let (Ok(()), Some(thread)) = (woken, self.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Acceptor<H> {
+    socket: Arc<TcpListener>,
+    stopping: Arc<AtomicBool>,
+    /// One clone goes with each connection's thread, so the clones tell how many there are.
+    slots: Arc<Server<H>>,
+}
+
+impl<H: Fn(&Request) -> Answer + Send + Sync + 'static> Acceptor<H> {
+    fn run(&self) {
+        while !self.stopping.load(Relaxed) {
+            match self.socket.accept() {
+                Ok((stream, _)) => self.serve(stream),
+                Err(_) if self.stopping.load(Relaxed) => return,
+                Err(error) => {
+                    tracing::warn!("admin: cannot accept: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let server = Arc::clone(&self.slots);
+        if Arc::strong_count(&server) > server.limits.connections + 1 {
+            return refuse(&stream);
+        }
+        let thread = thread::Builder::new()
+            .name("admin-client".into())
+            .stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn(move || server.serve(&stream)) {
+            tracing::warn!("admin: cannot start a thread: {error}");
+        }
+    }
+}
+
+/// Answers 503 without waiting. A request that has come is read first, or closing would reset the connection.
+fn refuse(mut stream: &TcpStream) {
+    let answer = Answer::text(503, "too many connections to this listener\n");
+    if stream.set_nonblocking(true).is_ok() {
+        let _ = stream.read(&mut [0; HEAD_BYTES_MAX]);
+        let _ = stream.write(&answer.to_bytes(false, SystemTime::now()));
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}
+
+struct Server<H> {
+    handler: H,
+    limits: Limits,
+    loopback: bool,
+}
+
+impl<H: Fn(&Request) -> Answer> Server<H> {
+    /// One connection, from request to close. A client's failing is its own affair and not logged.
+    fn serve(&self, stream: &TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let Ok(head) = self.read_head(stream) else {
+            return;
+        };
+        let (answer, head_only) = match head {
+            Head::Request(request) => (self.handle(&request), request.method == "HEAD"),
+            Head::Refused(answer) => (answer, false),
+            Head::Partial => return,
+        };
+        if self
+            .write(stream, &answer.to_bytes(head_only, SystemTime::now()))
+            .is_ok()
+        {
+            self.close(stream);
+        }
+    }
+
+    /// `Partial` when the client left before it had said anything.
+    fn read_head(&self, mut stream: &TcpStream) -> io::Result<Head> {
+        let deadline = Instant::now() + self.limits.head_timeout;
+        let mut bytes = Vec::with_capacity(1024);
+        let mut part = [0; 4096];
+        loop {
+            let room = part.len().min(HEAD_BYTES_MAX - bytes.len());
+            let read = match set_read_deadline(stream, deadline)
+                .and_then(|()| stream.read(&mut part[..room]))
+            {
+                Ok(read) => read,
+                Err(error) if is_timeout(&error) && !bytes.is_empty() => {
+                    return Ok(Head::Refused(Answer::text(
+                        408,
+                        "the request head did not come in time\n",
+                    )));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            bytes.extend_from_slice(&part[..read]);
+            match http::parse(&bytes, self.loopback) {
+                Head::Partial if read == 0 && bytes.is_empty() => return Ok(Head::Partial),
+                Head::Partial if read == 0 => {
+                    return Ok(Head::Refused(Answer::text(
+                        400,
+                        "the request head ended early\n",
+                    )));
+                }
+                Head::Partial => {}
+                head => return Ok(head),
+            }
+        }
+    }
+
+    /// A panic here is a fault of ours; it costs this answer only.
+    fn handle(&self, request: &Request) -> Answer {
+        catch_unwind(AssertUnwindSafe(|| (self.handler)(request))).unwrap_or_else(|_| {
+            tracing::error!(path = request.path, "admin: the handler panicked");
+            Answer::text(500, "internal error; the log says more\n")
+        })
+    }
+
+    fn write(&self, mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + self.limits.answer_timeout;
+        while !bytes.is_empty() {
+            let left = remaining(deadline)?.min(self.limits.write_timeout);
+            stream.set_write_timeout(Some(left))?;
+            match stream.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes in two steps (RFC 9112 section 9.6): bytes unread at close would reset the connection under the answer.
+    fn close(&self, mut stream: &TcpStream) {
+        let deadline = Instant::now() + self.limits.close_timeout;
+        let mut discarded = 0;
+        let mut part = [0; 4096];
+        let _ = stream.shutdown(Shutdown::Write);
+        while discarded < DISCARD_BYTES_MAX {
+            match set_read_deadline(stream, deadline).and_then(|()| stream.read(&mut part)) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => discarded += read,
+            }
+        }
+    }
+}
+
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
+}
+
+fn set_read_deadline(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+    stream.set_read_timeout(Some(remaining(deadline)?))
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const HUGE_BYTES: usize = 64 << 20;
+
+    fn quick() -> Limits {
+        Limits {
+            connections: 2,
+            head_timeout: Duration::from_millis(300),
+            write_timeout: Duration::from_millis(300),
+            answer_timeout: Duration::from_millis(300),
+            close_timeout: Duration::from_millis(300),
+        }
+    }
+
+    fn start(limits: Limits) -> Listener {
+        let handler = |request: &Request| match request.path.as_str() {
+            "/panic" => panic!("provoked"),
+            "/huge" => Answer::text(200, "x".repeat(HUGE_BYTES)),
+            path => Answer::text(200, path),
+        };
+        Listener::start((Ipv4Addr::LOCALHOST, 0).into(), limits, handler).expect("a free port")
+    }
+
+    fn connect(listener: &Listener) -> TcpStream {
+        let stream = TcpStream::connect(listener.address()).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("not zero");
+        stream
+    }
+
+    fn exchange(listener: &Listener, request: &[u8]) -> String {
+        let mut stream = connect(listener);
+        stream.write_all(request).expect("it reads");
+        rest(&mut stream)
+    }
+
+    fn rest(stream: &mut TcpStream) -> String {
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("it ends without reset");
+        answer
+    }
+
+    fn status(answer: &str) -> &str {
+        answer.split(' ').nth(1).unwrap_or(answer)
+    }
+
+    #[test]
+    fn heads_come_in_pieces_of_any_size() {
+        let listener = start(Limits {
+            head_timeout: Duration::from_secs(20),
+            ..quick()
+        });
+        let mut stream = connect(&listener);
+        for byte in REQUEST {
+            stream.write_all(&[*byte]).expect("it reads");
+        }
+        assert!(rest(&mut stream).ends_with("\r\n\r\n/echo"));
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer() {
+        let listener = start(quick());
+        for _ in 0..5 {
+            assert_eq!(
+                status(&exchange(
+                    &listener,
+                    b"GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )),
+                "500"
+            );
+        }
+        assert_eq!(status(&exchange(&listener, REQUEST)), "200");
+    }
+
+    #[test]
+    fn clients_beyond_the_limit_get_503_until_the_others_time_out() {
+        let listener = start(quick());
+        let mut silent = connect(&listener);
+        let mut slow = connect(&listener);
+        slow.write_all(b"GET ").expect("it reads");
+        let start = Instant::now();
+        let beyond = exchange(&listener, REQUEST);
+        assert!(
+            status(&beyond) == "503" || start.elapsed() > quick().head_timeout,
+            "{beyond}"
+        );
+        assert_eq!(status(&rest(&mut slow)), "408");
+        assert_eq!(rest(&mut silent), "");
+        drop((slow, silent));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while status(&exchange(&listener, REQUEST)) != "200" {
+            assert!(Instant::now() < deadline, "the slots come back");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_left() {
+        let listener = start(quick());
+        let mut stream = connect(&listener);
+        stream
+            .write_all(b"GET /huge HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .expect("it reads");
+        thread::sleep(Duration::from_secs(1));
+        let mut received = Vec::new();
+        let end = stream.read_to_end(&mut received);
+        assert!(received.len() < HUGE_BYTES, "{end:?}");
+    }
+
+    #[test]
+    fn content_that_nobody_asked_for_does_not_cut_the_answer() {
+        let listener = start(quick());
+        let mut request =
+            b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000\r\n\r\n".to_vec();
+        request.resize(request.len() + 40_000, b'x');
+        assert!(exchange(&listener, &request).ends_with("/echo"));
+    }
+
+    #[test]
+    fn a_head_that_ends_early_or_is_too_long_is_refused() {
+        let listener = start(quick());
+        let mut stream = connect(&listener);
+        stream.write_all(b"GET / HTTP/1.1\r\n").expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("open");
+        assert_eq!(status(&rest(&mut stream)), "400");
+        let long = format!("GET / HTTP/1.1\r\na: {}", "b".repeat(HEAD_BYTES_MAX));
+        assert_eq!(status(&exchange(&listener, long.as_bytes())), "431");
+    }
+
+    #[test]
+    fn dropping_it_closes_the_socket() {
+        let listener = start(quick());
+        let address = listener.address();
+        drop(listener);
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let listener = start(quick());
+        let error = Listener::start(listener.address(), quick(), |_| Answer::text(200, ""))
+            .err()
+            .expect("in use");
+        assert!(
+            error.to_string().contains(&listener.address().to_string()),
+            "{error}"
+        );
+    }
+}

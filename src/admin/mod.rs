@@ -1,0 +1,90 @@
+//! The status listener: what runs here, how it fares.
+//!
+//! It has threads and blocking sockets of its own, so that it answers while every shard is busy, and it only reads. What
+//! it shows needs no secret, but is not for strangers: it listens on loopback unless told otherwise.
+
+mod http;
+mod listener;
+mod metrics;
+mod sampler;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use self::http::{Answer, Request};
+use self::listener::{Limits, Listener};
+use self::sampler::Sampler;
+use crate::config;
+use crate::telemetry::prometheus;
+use crate::telemetry::view::View;
+
+const INDEX: &str = "\
+Ringlane status listener
+/lb/status  upstreams, servers and shards as JSON
+/metrics    Prometheus text
+/healthz    200 while this process takes connections, 503 when not
+";
+
+/// The running status listener. Dropping it closes the listener.
+pub struct Admin {
+    listener: Listener,
+    _sampler: sampler::Thread,
+}
+
+impl Admin {
+    /// Binds the address and starts to answer. The error names the address.
+    pub fn start(config: &config::Admin, view: Arc<View>) -> io::Result<Self> {
+        let sampler = Arc::new(Sampler::new(view));
+        let thread = sampler::Thread::start(Arc::clone(&sampler))?;
+        let handler = move |request: &Request| answer(request, &sampler);
+        let listener = Listener::start(config.address, Limits::default(), handler)?;
+        Ok(Self {
+            listener,
+            _sampler: thread,
+        })
+    }
+
+    /// Where it listens; with the real port when the configured one was 0.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+}
+
+fn answer(request: &Request, sampler: &Sampler) -> Answer {
+    let page: fn(&Sampler) -> Answer = match request.path.as_str() {
+        "/" => |_| Answer::text(200, INDEX),
+        "/lb/status" => |sampler| Answer::json(&status::Status::new(sampler)),
+        "/metrics" => |sampler| {
+            Answer::new(
+                200,
+                prometheus::CONTENT_TYPE,
+                metrics::render(sampler.view()),
+            )
+        },
+        "/healthz" => |sampler| health(sampler.view()),
+        _ => return Answer::text(404, "not found; / lists what is here\n"),
+    };
+    if matches!(request.method.as_str(), "GET" | "HEAD") {
+        page(sampler)
+    } else {
+        Answer::not_allowed()
+    }
+}
+
+/// Whether this process takes connections. Its servers may be well or not: a restart would not help them.
+fn health(view: &View) -> Answer {
+    if view.draining.load(Relaxed) {
+        Answer::text(503, "draining\n")
+    } else if view
+        .shards
+        .iter()
+        .any(|shard| shard.running_thread().is_some())
+    {
+        Answer::text(200, "ok\n")
+    } else {
+        Answer::text(503, "no shard is running\n")
+    }
+}

@@ -1,0 +1,356 @@
+//! The status page: one JSON document. Times are in the unit that the name ends in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use super::sampler::{Activity, Sampler};
+use crate::telemetry::counters::{
+    Counter, FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, TimeoutKind,
+};
+use crate::telemetry::date::{Utc, unix_seconds};
+use crate::telemetry::histogram::Snapshot;
+use crate::telemetry::process::{Process, thread_cpu_time};
+use crate::telemetry::view::{IoReport, ServerView, View};
+
+/// Counts by name.
+type Counts = BTreeMap<&'static str, u64>;
+
+/// The whole document.
+#[derive(Serialize)]
+pub(super) struct Status<'a> {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    uptime_s: u64,
+    draining: bool,
+    io: Io<'a>,
+    config: Summary<'a>,
+    process: ProcessFigures,
+    shard_restarts: u64,
+    totals: ShardFigures,
+    shards: Vec<Shard>,
+    upstreams: Vec<Upstream<'a>>,
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn new(sampler: &'a Sampler) -> Self {
+        let view = sampler.view();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started: Utc::from_unix_seconds(unix_seconds(view.started)).rfc3339(),
+            uptime_s: view.started_instant.elapsed().as_secs(),
+            draining: view.draining.load(Relaxed),
+            io: Io::new(&view.io),
+            config: Summary::new(view),
+            process: ProcessFigures::new(),
+            shard_restarts: view.shard_restarts.get(),
+            totals: ShardFigures::new(&view.shards),
+            shards: shards(sampler),
+            upstreams: upstreams(sampler),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Io<'a> {
+    mode: &'a str,
+    flags: &'a str,
+    /// Why it is not the best mode; null when it is.
+    reason: Option<&'a str>,
+    ring_entries: u32,
+    send: &'a str,
+}
+
+impl<'a> Io<'a> {
+    fn new(io: &'a IoReport) -> Self {
+        Self {
+            mode: &io.mode,
+            flags: &io.flags,
+            reason: io.reason.as_deref(),
+            ring_entries: io.ring_entries,
+            send: &io.send,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    listen: &'a [String],
+    shards: usize,
+    routes: usize,
+    upstreams: usize,
+    servers: usize,
+}
+
+impl<'a> Summary<'a> {
+    fn new(view: &'a View) -> Self {
+        Self {
+            listen: &view.listens,
+            shards: view.shards.len(),
+            routes: view.routes,
+            upstreams: view.upstreams.len(),
+            servers: view.server_count(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ProcessFigures {
+    cpu_s: Option<f64>,
+    resident_bytes: Option<u64>,
+    open_fds: Option<u64>,
+    max_fds: Option<u64>,
+    threads: Option<u64>,
+}
+
+impl ProcessFigures {
+    fn new() -> Self {
+        let Process {
+            cpu,
+            resident_bytes,
+            open_fds,
+            max_fds,
+            threads,
+            ..
+        } = Process::read();
+        Self {
+            cpu_s: cpu.map(|time| time.as_secs_f64()),
+            resident_bytes,
+            open_fds,
+            max_fds,
+            threads,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shard {
+    number: usize,
+    running: bool,
+    /// The CPU it is pinned to; null when it may run anywhere.
+    cpu: Option<u32>,
+    cpu_s: Option<f64>,
+    /// Share of the last five seconds or so on a CPU, 0 to 1; null until then.
+    busy_share: Option<f64>,
+    /// Its sweeper made no turn in that time; null until then.
+    stalled: Option<bool>,
+    #[serde(flatten)]
+    figures: ShardFigures,
+}
+
+fn shards(sampler: &Sampler) -> Vec<Shard> {
+    let shards = sampler.view().shards.iter().zip(sampler.activities());
+    shards
+        .enumerate()
+        .map(|(index, (counters, activity))| shard(index, counters, activity))
+        .collect()
+}
+
+fn shard(number: usize, counters: &Arc<ShardCounters>, activity: Option<Activity>) -> Shard {
+    let thread = counters.running_thread();
+    Shard {
+        number,
+        running: thread.is_some(),
+        cpu: counters.pinned_cpu(),
+        cpu_s: thread
+            .and_then(thread_cpu_time)
+            .map(|time| time.as_secs_f64()),
+        busy_share: activity.map(|activity| rounded(activity.busy_share)),
+        stalled: activity.map(|activity| activity.stalled),
+        figures: ShardFigures::new(std::slice::from_ref(counters)),
+    }
+}
+
+/// To four digits: more would be noise.
+fn rounded(share: f64) -> f64 {
+    (share * 10_000.0).round() / 10_000.0
+}
+
+/// What one shard counted, or all of them.
+#[derive(Serialize)]
+struct ShardFigures {
+    accepted: u64,
+    connections: u64,
+    active: u64,
+    tunnels: u64,
+    requests: u64,
+    responses: Counts,
+    /// By status; "other" for those that have no counter of their own.
+    own_answers: BTreeMap<String, u64>,
+    bytes_in: u64,
+    bytes_out: u64,
+    timeouts: Counts,
+    retries: u64,
+    upstream_new: u64,
+    upstream_reused: u64,
+    upstream_stale: u64,
+    refused_connections: u64,
+    accept_errors: u64,
+    accept_backoffs: u64,
+    panics: u64,
+    access_log_dropped: u64,
+}
+
+impl ShardFigures {
+    fn new(shards: &[Arc<ShardCounters>]) -> Self {
+        let each = || shards.iter().map(AsRef::as_ref);
+        let sum = |value: fn(&ShardCounters) -> u64| each().map(value).sum();
+        Self {
+            accepted: sum(|shard| shard.accepted.get()),
+            connections: sum(|shard| shard.connections.get()),
+            active: sum(|shard| shard.active.get()),
+            tunnels: sum(|shard| shard.tunnels.get()),
+            requests: sum(|shard| shard.requests.get()),
+            responses: classes(each().map(|shard| &shard.responses)),
+            own_answers: own_answers(each().map(|shard| &shard.own_answers)),
+            bytes_in: sum(|shard| shard.bytes_in.get()),
+            bytes_out: sum(|shard| shard.bytes_out.get()),
+            timeouts: kinds(
+                TimeoutKind::ALL.map(TimeoutKind::as_str),
+                each().map(|shard| &shard.timeouts),
+            ),
+            retries: sum(|shard| shard.retries.get()),
+            upstream_new: sum(|shard| shard.new_upstream.get()),
+            upstream_reused: sum(|shard| shard.reused_upstream.get()),
+            upstream_stale: sum(|shard| shard.stale_upstream.get()),
+            refused_connections: sum(|shard| shard.refused_connections.get()),
+            accept_errors: sum(|shard| shard.accept_errors.get()),
+            accept_backoffs: sum(|shard| shard.accept_backoffs.get()),
+            panics: sum(|shard| shard.panics.get()),
+            access_log_dropped: sum(|shard| shard.access_log_dropped.get()),
+        }
+    }
+}
+
+fn classes<'a>(counters: impl Iterator<Item = &'a StatusClasses>) -> Counts {
+    let mut counts = Counts::from(StatusClasses::NAMES.map(|name| (name, 0)));
+    for classes in counters {
+        for (name, count) in StatusClasses::NAMES.into_iter().zip(classes.get()) {
+            *counts.entry(name).or_default() += count;
+        }
+    }
+    counts
+}
+
+/// Only those that were given: a table of zeros tells nothing.
+fn own_answers<'a>(counters: impl Iterator<Item = &'a OwnAnswers>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (status, count) in counters
+        .flat_map(OwnAnswers::iter)
+        .filter(|(_, count)| *count > 0)
+    {
+        let name = if status == 0 {
+            "other".into()
+        } else {
+            status.to_string()
+        };
+        *counts.entry(name).or_default() += count;
+    }
+    counts
+}
+
+fn kinds<'a, const N: usize>(
+    names: [&'static str; N],
+    counters: impl Iterator<Item = &'a [Counter; N]>,
+) -> Counts {
+    let mut counts = Counts::from(names.map(|name| (name, 0)));
+    for kinds in counters {
+        for (name, counter) in names.iter().zip(kinds) {
+            *counts.entry(name).or_default() += counter.get();
+        }
+    }
+    counts
+}
+
+#[derive(Serialize)]
+struct Upstream<'a> {
+    name: &'a str,
+    servers: Vec<Server<'a>>,
+}
+
+fn upstreams(sampler: &Sampler) -> Vec<Upstream<'_>> {
+    let mut indexes = 0..;
+    let upstreams = sampler.view().upstreams.iter();
+    let upstreams = upstreams.map(|upstream| {
+        let servers = upstream.servers.iter().zip(indexes.by_ref());
+        let servers = servers
+            .map(|(server, index)| Server::new(sampler, server, index))
+            .collect();
+        Upstream {
+            name: &upstream.name,
+            servers,
+        }
+    });
+    upstreams.collect()
+}
+
+#[derive(Serialize)]
+struct Server<'a> {
+    name: &'a str,
+    address: &'a str,
+    /// Nobody checks its health, so it is tried for every request in its turn.
+    state: &'static str,
+    active: u64,
+    idle: u64,
+    requests: u64,
+    connects: u64,
+    responses: Counts,
+    failures: Counts,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// Time to response head since the start.
+    latency: Latency,
+    /// The same over the last minute or so.
+    recent_latency: Latency,
+}
+
+impl<'a> Server<'a> {
+    fn new(sampler: &'a Sampler, server: &'a ServerView, index: usize) -> Self {
+        let counters = || sampler.view().server_counters(index);
+        let sum = |value: fn(&ServerCounters) -> u64| counters().map(value).sum();
+        Self {
+            name: &server.name,
+            address: &server.address,
+            state: "unchecked",
+            active: sum(|server| server.active.get()),
+            idle: sum(|server| server.idle.get()),
+            requests: sum(|server| server.requests.get()),
+            connects: sum(|server| server.connects.get()),
+            responses: classes(counters().map(|server| &server.responses)),
+            failures: kinds(
+                FailureKind::ALL.map(FailureKind::as_str),
+                counters().map(|server| &server.failures),
+            ),
+            bytes_in: sum(|server| server.bytes_in.get()),
+            bytes_out: sum(|server| server.bytes_out.get()),
+            latency: Latency::new(&sampler.latency(index)),
+            recent_latency: Latency::new(&sampler.recent_latency(index)),
+        }
+    }
+}
+
+/// Null where nothing was measured.
+#[derive(Serialize)]
+struct Latency {
+    count: u64,
+    mean_us: Option<f64>,
+    p50_us: Option<u64>,
+    p90_us: Option<u64>,
+    p99_us: Option<u64>,
+}
+
+impl Latency {
+    fn new(snapshot: &Snapshot) -> Self {
+        Self {
+            count: snapshot.count(),
+            mean_us: snapshot.mean_us().map(f64::round),
+            p50_us: snapshot.quantile_us(0.5),
+            p90_us: snapshot.quantile_us(0.9),
+            p99_us: snapshot.quantile_us(0.99),
+        }
+    }
+}
