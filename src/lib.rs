@@ -7,6 +7,7 @@ pub mod downstream;
 pub mod exchange;
 pub mod http1;
 pub mod net;
+pub mod origin;
 pub mod shard;
 pub mod telemetry;
 pub mod upstream;
