@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod http1;
 pub mod net;
 pub mod origin;
+pub mod relay;
 pub mod shard;
 pub mod telemetry;
 pub mod upstream;
