@@ -1,0 +1,82 @@
+//! What telemetry costs a request: counters, a latency, an access log line.
+
+#![allow(missing_docs)] // criterion_group makes a public function
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ringlane::config::{self, AccessFormat};
+use ringlane::telemetry::access_log::{AccessLog, Record};
+use ringlane::telemetry::counters::ShardCounters;
+use ringlane::telemetry::histogram::Histogram;
+
+fn counters(criterion: &mut Criterion) {
+    let shard = ShardCounters::new(1);
+    criterion.bench_function("counter/inc", |bencher| {
+        bencher.iter(|| black_box(&shard).requests.inc());
+    });
+    criterion.bench_function("counter/status_class", |bencher| {
+        bencher.iter(|| black_box(&shard).responses.count(black_box(200)));
+    });
+}
+
+fn histogram(criterion: &mut Criterion) {
+    let histogram = Histogram::default();
+    let mut us = 1_u64;
+    criterion.bench_function("histogram/record", |bencher| {
+        bencher.iter(|| {
+            us = us * 25 % 1_000_003;
+            histogram.record(black_box(us));
+        });
+    });
+    criterion.bench_function("histogram/snapshot_p99", |bencher| {
+        bencher.iter(|| histogram.snapshot().quantile_us(0.99));
+    });
+}
+
+fn record() -> Record<'static> {
+    Record {
+        client: Ipv4Addr::new(203, 0, 113, 7).into(),
+        method: b"GET",
+        target: b"/products/1234?colour=red",
+        minor_version: 1,
+        status: 200,
+        body_bytes_sent: 16_384,
+        referer: b"https://www.example.com/products",
+        user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        host: b"www.example.com",
+        upstream: "app",
+        server: "127.0.0.1:9001",
+        duration_us: 1234,
+        upstream_us: 1100,
+        retries: 0,
+        reused: true,
+    }
+}
+
+/// The shard's side only: the writer discards, on another thread.
+fn access_log(criterion: &mut Criterion) {
+    for (name, format) in [
+        ("access_log/combined", AccessFormat::Combined),
+        ("access_log/json", AccessFormat::Json),
+    ] {
+        let path = Some(PathBuf::from("/dev/null"));
+        let config = config::AccessLog {
+            path,
+            format,
+            buffer_bytes: 1 << 20,
+        };
+        let log = AccessLog::start(&config).expect("/dev/null opens");
+        let shard = log.shard(Arc::new(ShardCounters::new(0)));
+        let record = record();
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| shard.record(black_box(&record)));
+        });
+    }
+}
+
+criterion_group!(telemetry, counters, histogram, access_log);
+criterion_main!(telemetry);
