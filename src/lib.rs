@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod balance;
+pub mod cli;
 pub mod config;
 pub mod downstream;
 pub mod exchange;
@@ -9,6 +10,8 @@ pub mod http1;
 pub mod net;
 pub mod origin;
 pub mod relay;
+mod runtime;
+pub mod server;
 pub mod shard;
 pub mod telemetry;
 pub mod upstream;

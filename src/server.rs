@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::admin::{Admin, AdminHandle};
+use crate::admin::Admin;
 use crate::config::{Config, Shards};
 use crate::net::listener;
 use crate::net::ring::{self, Driver};
@@ -50,7 +50,7 @@ pub struct Server {
     common: Arc<Common>,
     view: Arc<View>,
     listening: Vec<SocketAddr>,
-    admin: Option<AdminHandle>,
+    admin: Option<Admin>,
     events: Receiver<Event>,
     shards: usize,
 }
@@ -70,14 +70,32 @@ impl Server {
     /// Opens everything and starts all threads. When it fails nothing is left running but threads that end with the process.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let seats = seats(&config)?;
-        let driver = ring::choose(&config.io).map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
+        let driver = ring::choose(&config.io)
+            .map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
         raise_descriptor_limit(&config);
         let (addresses, mut listeners) = listen(&config, seats.len())?;
-        let places = resolve::start(&config).map_err(|error| failed("the resolver cannot be started", error))?;
-        let access_log = config.access_log.as_ref().map(AccessLog::start).transpose().map_err(|error| failed("access log", error))?;
-        let counters = shard::counters(seats.len(), config.upstreams.iter().map(|upstream| upstream.servers.len()).sum());
+        let places = resolve::start(&config)
+            .map_err(|error| failed("the resolver cannot be started", error))?;
+        let access_log = config
+            .access_log
+            .as_ref()
+            .map(AccessLog::start)
+            .transpose()
+            .map_err(|error| failed("access log", error))?;
+        let counters = shard::counters(
+            seats.len(),
+            config
+                .upstreams
+                .iter()
+                .map(|upstream| upstream.servers.len())
+                .sum(),
+        );
         let view = Arc::new(View::new(&config, Arc::clone(&counters), report(&driver)));
-        let admin = config.admin.as_ref().map(|admin| Admin::start(admin, Arc::clone(&view))).transpose();
+        let admin = config
+            .admin
+            .as_ref()
+            .map(|admin| Admin::start(admin, Arc::clone(&view)))
+            .transpose();
         let admin = admin.map_err(|error| failed("the status listener cannot be opened", error))?;
         let config = Arc::new(config);
         let listen_again = {
@@ -99,10 +117,19 @@ impl Server {
             let ended = events.clone();
             let own = listeners.remove(0);
             // The receiver is gone only when the process is about to be.
-            shard::spawn(Arc::clone(&common), *seat, own, move || drop(ended.send(Event::ShardEnded)))
-                .map_err(|error| failed("a shard's thread cannot be started", error))?;
+            shard::spawn(Arc::clone(&common), *seat, own, move || {
+                drop(ended.send(Event::ShardEnded))
+            })
+            .map_err(|error| failed("a shard's thread cannot be started", error))?;
         }
-        let server = Self { common, view, listening: addresses, admin, events: received, shards: seats.len() };
+        let server = Self {
+            common,
+            view,
+            listening: addresses,
+            admin,
+            events: received,
+            shards: seats.len(),
+        };
         server.announce(&seats);
         Ok(server)
     }
@@ -114,14 +141,25 @@ impl Server {
 
     /// Where the status listener is.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(AdminHandle::address)
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// How the shards wait for the kernel, for people.
     pub fn io_mode(&self) -> String {
-        let IoReport { mode, flags, reason, .. } = &self.view.io;
-        let flags = if flags.is_empty() { String::new() } else { format!(" ({flags})") };
-        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        let IoReport {
+            mode,
+            flags,
+            reason,
+            ..
+        } = &self.view.io;
+        let flags = if flags.is_empty() {
+            String::new()
+        } else {
+            format!(" ({flags})")
+        };
+        let reason = reason
+            .as_ref()
+            .map_or_else(String::new, |reason| format!(": {reason}"));
         format!("{mode}{flags}{reason}")
     }
 
@@ -131,8 +169,13 @@ impl Server {
         let mut running = self.shards;
         while running > 0 {
             let event = match deadline {
-                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+                None => self
+                    .events
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self
+                    .events
+                    .recv_timeout(deadline.saturating_duration_since(Instant::now())),
             };
             match event {
                 Ok(Event::ShardEnded) => running -= 1,
@@ -189,24 +232,43 @@ fn seats(config: &Config) -> Result<Vec<Seat>, StartError> {
     let cpus: Vec<Option<usize>> = match &config.shards {
         Shards::Cpus(cpus) => {
             if let Some(cpu) = cpus.iter().find(|cpu| !usable.contains(cpu)) {
-                return Err(StartError(format!("cpus: the process may not use CPU {cpu}; it may use {usable:?} (see taskset -p, cpuset)")));
+                return Err(StartError(format!(
+                    "cpus: the process may not use CPU {cpu}; it may use {usable:?} (see taskset -p, cpuset)"
+                )));
             }
             cpus.iter().copied().map(Some).collect()
         }
-        Shards::Count(count) => (0..*count).map(|shard| shard.checked_rem(usable.len()).map(|index| usable[index])).collect(),
+        Shards::Count(count) => (0..*count)
+            .map(|shard| shard.checked_rem(usable.len()).map(|index| usable[index]))
+            .collect(),
         Shards::Auto => {
-            let count = usable.len().min(affinity::quota_cpus().unwrap_or(usize::MAX)).max(1);
+            let count = usable
+                .len()
+                .min(affinity::quota_cpus().unwrap_or(usize::MAX))
+                .max(1);
             (0..count).map(|shard| usable.get(shard).copied()).collect()
         }
     };
     // Pinning two shards to one CPU would be worse than letting the kernel place them.
     let pin = config.pin && cpus.len() <= usable.len();
-    Ok(cpus.into_iter().enumerate().map(|(id, cpu)| Seat { id, cpu: cpu.filter(|_| pin) }).collect())
+    Ok(cpus
+        .into_iter()
+        .enumerate()
+        .map(|(id, cpu)| Seat {
+            id,
+            cpu: cpu.filter(|_| pin),
+        })
+        .collect())
 }
 
 /// Opens the listeners of all shards. Port 0 is chosen by the kernel for the first shard; the others take the same.
-fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), StartError> {
-    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse::<u32>().ok());
+fn listen(
+    config: &Config,
+    shards: usize,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), StartError> {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
     for listen in &config.listens {
         if let Some(somaxconn) = somaxconn.filter(|max| *max < listen.backlog) {
             tracing::warn!(address = %listen.address, backlog = listen.backlog, somaxconn, "net.core.somaxconn cuts the backlog");
@@ -214,7 +276,11 @@ fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<Tc
     }
     let wanted: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();
     let first = open_all(config, &wanted).map_err(StartError)?;
-    let addresses = first.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>().map_err(|error| failed("listen", error))?;
+    let addresses = first
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed("listen", error))?;
     let mut listeners = vec![first];
     for _ in 1..shards {
         listeners.push(open_all(config, &addresses).map_err(StartError)?);
@@ -224,7 +290,9 @@ fn listen(config: &Config, shards: usize) -> Result<(Vec<SocketAddr>, Vec<Vec<Tc
 
 /// One shard's listening sockets.
 fn open_all(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
-    let open = |(listen, address): (_, &SocketAddr)| listener::open(listen, *address).map_err(|error| format!("listen on {address}: {error}"));
+    let open = |(listen, address): (_, &SocketAddr)| {
+        listener::open(listen, *address).map_err(|error| format!("listen on {address}: {error}"))
+    };
     config.listens.iter().zip(addresses).map(open).collect()
 }
 
@@ -232,9 +300,16 @@ fn open_all(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<TcpListener
 fn raise_descriptor_limit(config: &Config) {
     match process::raise_descriptor_limit() {
         Ok(limit) => {
-            let wanted = config.limits.connections.unwrap_or(config.limits.connections_per_shard) as u64;
+            let wanted = config
+                .limits
+                .connections
+                .unwrap_or(config.limits.connections_per_shard) as u64;
             if limit < wanted.saturating_mul(2) {
-                tracing::debug!(limit, connections = wanted, "open files are limited below two for each connection (ulimit -n, LimitNOFILE)");
+                tracing::debug!(
+                    limit,
+                    connections = wanted,
+                    "open files are limited below two for each connection (ulimit -n, LimitNOFILE)"
+                );
             }
         }
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
@@ -243,15 +318,28 @@ fn raise_descriptor_limit(config: &Config) {
 
 fn report(driver: &Driver) -> IoReport {
     match driver {
-        Driver::Uring { flags, entries, note } => {
-            IoReport { mode: "io_uring".to_owned(), flags: flags.as_str().to_owned(), reason: note.clone(), ring_entries: *entries }
-        }
-        Driver::Epoll { reason } => IoReport { mode: "epoll".to_owned(), flags: String::new(), reason: reason.clone(), ring_entries: 0 },
+        Driver::Uring {
+            flags,
+            entries,
+            note,
+        } => IoReport {
+            mode: "io_uring".to_owned(),
+            flags: flags.as_str().to_owned(),
+            reason: note.clone(),
+            ring_entries: *entries,
+        },
+        Driver::Epoll { reason } => IoReport {
+            mode: "epoll".to_owned(),
+            flags: String::new(),
+            reason: reason.clone(),
+            ring_entries: 0,
+        },
     }
 }
 
 fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| failed("signals cannot be watched", error))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| failed("signals cannot be watched", error))?;
     let watch = move || {
         for _ in signals.forever() {
             if events.send(Event::Signal).is_err() {
@@ -259,5 +347,9 @@ fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(|error| failed("signals cannot be watched", error))
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map(drop)
+        .map_err(|error| failed("signals cannot be watched", error))
 }

@@ -156,11 +156,7 @@ fn program(text: &mut Text, view: &View) {
         "Always 1; the label has the version.",
     )
     .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    let io = [
-        ("mode", view.io.mode.as_str()),
-        ("flags", &view.io.flags),
-        ("send", &view.io.send),
-    ];
+    let io = [("mode", view.io.mode.as_str()), ("flags", &view.io.flags)];
     text.gauge(
         "ringlane_io_info",
         "Always 1; the labels say how the shards talk to the kernel.",
@@ -169,7 +165,7 @@ fn program(text: &mut Text, view: &View) {
     let draining = u8::from(view.draining.load(Relaxed));
     text.gauge("ringlane_draining", "1 while no new connections are taken.")
         .sample(&[], draining);
-    let restarts = view.shard_restarts.get();
+    let restarts = view.shard_restarts();
     text.counter(
         "ringlane_shard_restarts_total",
         "Shards started again after they died.",

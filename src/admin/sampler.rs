@@ -213,11 +213,9 @@ pub(super) mod tests {
                 flags: String::new(),
                 reason: Some("kernel.io_uring_disabled is 2".into()),
                 ring_entries: 4096,
-                send: "direct".into(),
             },
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(971_186_136),
             started_instant: Instant::now(),
-            shard_restarts: Counter::default(),
             draining: false.into(),
         })
     }

@@ -47,7 +47,7 @@ impl<'a> Status<'a> {
             io: Io::new(&view.io),
             config: Summary::new(view),
             process: ProcessFigures::new(),
-            shard_restarts: view.shard_restarts.get(),
+            shard_restarts: view.shard_restarts(),
             totals: ShardFigures::new(&view.shards),
             shards: shards(sampler),
             upstreams: upstreams(sampler),
@@ -62,7 +62,6 @@ struct Io<'a> {
     /// Why it is not the best mode; null when it is.
     reason: Option<&'a str>,
     ring_entries: u32,
-    send: &'a str,
 }
 
 impl<'a> Io<'a> {
@@ -72,7 +71,6 @@ impl<'a> Io<'a> {
             flags: &io.flags,
             reason: io.reason.as_deref(),
             ring_entries: io.ring_entries,
-            send: &io.send,
         }
     }
 }

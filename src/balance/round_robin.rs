@@ -20,8 +20,14 @@ impl RoundRobin {
     #[inline]
     pub fn next(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.next.get();
-        let server = (first..self.servers).chain(0..first).find(|server| usable(*server))?;
-        self.next.set(if server + 1 == self.servers { 0 } else { server + 1 });
+        let server = (first..self.servers)
+            .chain(0..first)
+            .find(|server| usable(*server))?;
+        self.next.set(if server + 1 == self.servers {
+            0
+        } else {
+            server + 1
+        });
         Some(server)
     }
 }
@@ -40,7 +46,9 @@ mod tests {
     #[test]
     fn servers_that_are_not_usable_are_passed_over() {
         let rotation = RoundRobin::new(3, 0);
-        let chosen: Vec<_> = (0..4).map(|_| rotation.next(|server| server != 1)).collect();
+        let chosen: Vec<_> = (0..4)
+            .map(|_| rotation.next(|server| server != 1))
+            .collect();
         assert_eq!(chosen, [Some(0), Some(2), Some(0), Some(2)]);
         assert_eq!(rotation.next(|_| false), None);
         assert_eq!(RoundRobin::new(0, 5).next(|_| true), None);

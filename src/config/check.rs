@@ -10,8 +10,8 @@ use tracing_subscriber::EnvFilter;
 use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
-    AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, SendMode, Shards,
-    Timeouts, address, listen, route, units, upstream,
+    AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, Shards, Timeouts,
+    address, listen, route, units, upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -131,10 +131,6 @@ fn io(root: &Reader<'_>) -> Io {
             "uring" => IoMode::Uring,
             "epoll" => IoMode::Epoll,
             _ => IoMode::Auto,
-        },
-        send: match root.choice("send") {
-            "ring" => SendMode::Ring,
-            _ => SendMode::Direct,
         },
         ring_entries: root.number("ring_entries") as u32,
         accepts: root.number("accepts") as usize,

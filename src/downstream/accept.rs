@@ -48,7 +48,10 @@ async fn failed(lane: &Lane, error: &io::Error) {
             tracing::warn!(%error, "cannot accept; raise the limit of open files or lower `connections`");
         }
         lane.counters.accept_backoffs.inc();
-        Deadline::register(&lane.deadlines, None).await.sleep(BACK_OFF.into()).await;
+        Deadline::register(&lane.deadlines, None)
+            .await
+            .sleep(BACK_OFF.into())
+            .await;
     }
 }
 
@@ -58,14 +61,19 @@ fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
     let limits = &lane.config.limits;
     let here = lane.counters.connections.get();
     let over = here >= limits.connections_per_shard as u64
-        || limits.connections.is_some_and(|max| all.iter().map(|shard| shard.connections.get()).sum::<u64>() >= max as u64);
+        || limits.connections.is_some_and(|max| {
+            all.iter().map(|shard| shard.connections.get()).sum::<u64>() >= max as u64
+        });
     if over {
         return refuse(lane, &socket);
     }
     lane.counters.connections.inc();
     let lane = Rc::clone(lane);
     monoio::spawn(async move {
-        if fence::fenced(connection::run(Rc::clone(&lane), socket, peer)).await.is_err() {
+        if fence::fenced(connection::run(Rc::clone(&lane), socket, peer))
+            .await
+            .is_err()
+        {
             lane.counters.panics.inc();
         }
         lane.counters.connections.dec();
@@ -74,7 +82,11 @@ fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
 
 /// Tells a client that there is no room for it, if it takes that at once.
 fn refuse(lane: &Lane, socket: &Socket) {
-    const FULL: Answer = Answer { status: 503, error: "too many connections", field: Some(("Retry-After", "1")) };
+    const FULL: Answer = Answer {
+        status: 503,
+        error: "too many connections",
+        field: Some(("Retry-After", "1")),
+    };
     lane.counters.refused_connections.inc();
     lane.counters.own_answers.count(FULL.status);
     let mut out = lane.take_for(0);

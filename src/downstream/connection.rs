@@ -49,8 +49,17 @@ enum Pause {
 pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
     let deadline = Deadline::register(&lane.deadlines, Some(socket.as_raw_fd())).await;
     let peer = peer.ip().to_canonical();
-    let client = Client { socket, peer, trusted: lane.trusts(peer), deadline, pending: RefCell::default(), requests: Cell::new(0) };
-    client.deadline.set(Slot::Request, lane.timeouts.client_header);
+    let client = Client {
+        socket,
+        peer,
+        trusted: lane.trusts(peer),
+        deadline,
+        pending: RefCell::default(),
+        requests: Cell::new(0),
+    };
+    client
+        .deadline
+        .set(Slot::Request, lane.timeouts.client_header);
     while let Ok(Ok(())) = idle(&lane, &client).await {
         // The active part is large; an idle connection must not hold the room for it.
         match Box::pin(active(&lane, &client)).await {
@@ -64,7 +73,11 @@ pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
 async fn idle(lane: &Lane, client: &Client) -> Result<std::io::Result<()>, Interrupt> {
     let waited = client.deadline.guard_idle(client.socket.readable()).await;
     if matches!(waited, Err(Interrupt::Overdue)) {
-        let kind = if client.requests.get() == 0 { TimeoutKind::ClientHeader } else { TimeoutKind::KeepAlive };
+        let kind = if client.requests.get() == 0 {
+            TimeoutKind::ClientHeader
+        } else {
+            TimeoutKind::KeepAlive
+        };
         lane.counters.timeout(kind).inc();
     }
     waited
@@ -140,7 +153,11 @@ enum Step<'l> {
 }
 
 /// Reads what is there: pipelined bytes, else one receive. What does not belong to the request is kept pending.
-fn first<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
+fn first<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+) -> Result<Step<'l>, Rejection> {
     if !client.pending.borrow().is_empty() {
         return from_pending(lane, client, head);
     }
@@ -155,13 +172,20 @@ fn first<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<
             return Ok(Step::More);
         };
         if used < scratch.len() {
-            client.pending.borrow_mut().extend_from_slice(&scratch[used..]);
+            client
+                .pending
+                .borrow_mut()
+                .extend_from_slice(&scratch[used..]);
         }
         Ok(Step::Request(request))
     })
 }
 
-fn from_pending<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
+fn from_pending<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+) -> Result<Step<'l>, Rejection> {
     let mut pending = client.pending.borrow_mut();
     let Some((request, used)) = request::read(lane, client, head, &pending)? else {
         return Ok(Step::More);
@@ -171,10 +195,20 @@ fn from_pending<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> 
 }
 
 /// Waits for the rest of a head.
-async fn rest<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Result<Step<'l>, Rejection> {
-    client.deadline.set(Slot::Request, lane.timeouts.client_header);
+async fn rest<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+) -> Result<Step<'l>, Rejection> {
+    client
+        .deadline
+        .set(Slot::Request, lane.timeouts.client_header);
     loop {
-        match client.deadline.guard(Slot::Request, client.socket.readable()).await {
+        match client
+            .deadline
+            .guard(Slot::Request, client.socket.readable())
+            .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Ok(Step::Gone),
             Err(_) => return overdue(lane, client),
@@ -186,7 +220,9 @@ async fn rest<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead) -> Re
         };
         match received {
             Ok(None) => {}
-            Ok(Some(0)) | Err(TransferError::Gone | TransferError::Overdue) => return Ok(Step::Gone),
+            Ok(Some(0)) | Err(TransferError::Gone | TransferError::Overdue) => {
+                return Ok(Step::Gone);
+            }
             Ok(Some(count)) => {
                 lane.counters.bytes_in.add(count as u64);
                 if let Step::Request(request) = from_pending(lane, client, head)? {
@@ -204,7 +240,13 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
         return Ok(Step::Gone);
     }
     let answer = Answer::new(408, "request head did not come in time");
-    Err(Rejection { answer, json: true, to_head: false, persistent: false, record: None })
+    Err(Rejection {
+        answer,
+        json: true,
+        to_head: false,
+        persistent: false,
+        record: None,
+    })
 }
 
 async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
@@ -212,10 +254,24 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);
     let persistent = rejection.persistent && !lane.deadlines.draining();
-    let form = Form { json: rejection.json, to_head: rejection.to_head, persistent, minor: 1 };
+    let form = Form {
+        json: rejection.json,
+        to_head: rejection.to_head,
+        persistent,
+        minor: 1,
+    };
     let after = attempt::send_answer(lane, client, rejection.answer, form).await;
-    let outcome = Outcome { status: rejection.answer.status, ..Outcome::default() };
-    record::write(lane, client.peer, rejection.record.as_ref(), &outcome, started);
+    let outcome = Outcome {
+        status: rejection.answer.status,
+        ..Outcome::default()
+    };
+    record::write(
+        lane,
+        client.peer,
+        rejection.record.as_ref(),
+        &outcome,
+        started,
+    );
     after
 }
 

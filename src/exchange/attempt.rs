@@ -56,7 +56,10 @@ struct Course {
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
 pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> After {
     let group = request.group;
-    let mut course = Course { retries_left: group.retries, ..Course::default() };
+    let mut course = Course {
+        retries_left: group.retries,
+        ..Course::default()
+    };
     let mut server = group.choose(&course.tried);
     let mut answer = UNREACHABLE;
     let mut fresh = false;
@@ -66,7 +69,9 @@ pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> Afte
         };
         let chosen = &group.servers[index];
         let fault = match attempt(lane, client, &mut request, index, fresh, &mut course).await {
-            Ok((finish, connection)) => break finished(lane, &request, chosen, &finish, connection, &course),
+            Ok((finish, connection)) => {
+                break finished(lane, &request, chosen, &finish, connection, &course);
+            }
             Err(fault) => fault,
         };
         count(lane, chosen, &fault);
@@ -78,9 +83,19 @@ pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> Afte
                 fresh = false;
                 answer = own(&fault);
             }
-            Next::Answer(answer) => break own_answer(lane, client, &request, answer, &course).await,
+            Next::Answer(answer) => {
+                break own_answer(lane, client, &request, answer, &course).await;
+            }
             Next::End(after) => {
-                log(lane, &request, &Outcome { server: &chosen.name, ..Outcome::default() }, &course);
+                log(
+                    lane,
+                    &request,
+                    &Outcome {
+                        server: &chosen.name,
+                        ..Outcome::default()
+                    },
+                    &course,
+                );
                 break after;
             }
         }
@@ -104,13 +119,26 @@ async fn attempt(
     let counters = lane.server(server.id);
     counters.requests.inc();
     let _running = Held::new(&counters.active);
-    let started = if course.retries == 0 { request.started } else { Instant::now() };
-    let mut connection = connection(lane, client, request, index, fresh).await.map_err(Fault::Answer)?;
+    let started = if course.retries == 0 {
+        request.started
+    } else {
+        Instant::now()
+    };
+    let mut connection = connection(lane, client, request, index, fresh)
+        .await
+        .map_err(Fault::Answer)?;
     course.reused = connection.is_reused();
     connection.count_request();
     request.set_host(server);
     counters.bytes_out.add(request.outgoing.len() as u64);
-    let sent = transfer::send_all(&connection.socket, &request.outgoing, &client.deadline, Slot::Response, lane.timeouts.write).await;
+    let sent = transfer::send_all(
+        &connection.socket,
+        &request.outgoing,
+        &client.deadline,
+        Slot::Response,
+        lane.timeouts.write,
+    )
+    .await;
     if let Err(TransferError::Overdue) = sent {
         return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
     }
@@ -129,8 +157,13 @@ async fn attempt(
     let finish = if uploads {
         both(&answering, request, &connection).await?
     } else {
-        client.deadline.set(Slot::Response, group.response_header_ticks);
-        answering.run(&connection.socket).await.map_err(Fault::Answer)?
+        client
+            .deadline
+            .set(Slot::Response, group.response_header_ticks);
+        answering
+            .run(&connection.socket)
+            .await
+            .map_err(Fault::Answer)?
     };
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
@@ -139,7 +172,13 @@ async fn attempt(
     Ok((finish, connection))
 }
 
-async fn tunnel(lane: &Lane, client: &Client, server: &Server, connection: &Connection, early: &[u8]) {
+async fn tunnel(
+    lane: &Lane,
+    client: &Client,
+    server: &Server,
+    connection: &Connection,
+    early: &[u8],
+) {
     let carried = tunnel::run(lane, client, &connection.socket, early).await;
     lane.counters.bytes_in.add(carried.up);
     lane.server(server.id).bytes_out.add(carried.up);
@@ -151,7 +190,13 @@ async fn tunnel(lane: &Lane, client: &Client, server: &Server, connection: &Conn
 }
 
 /// A pooled connection, or a new one.
-async fn connection(lane: &Lane, client: &Client, request: &Request<'_>, index: usize, fresh: bool) -> Result<Connection, Failure> {
+async fn connection(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    index: usize,
+    fresh: bool,
+) -> Result<Connection, Failure> {
     let group = request.group;
     let server = &group.servers[index];
     let now = lane.deadlines.now();
@@ -165,7 +210,10 @@ async fn connection(lane: &Lane, client: &Client, request: &Request<'_>, index: 
     }
     lane.counters.new_upstream.inc();
     client.deadline.set(Slot::Response, group.connect_ticks);
-    let connected = client.deadline.guard(Slot::Response, group.connect(index, now)).await;
+    let connected = client
+        .deadline
+        .guard(Slot::Response, group.connect(index, now))
+        .await;
     client.deadline.clear(Slot::Response);
     match connected {
         Ok(Ok(connection)) => {
@@ -175,15 +223,28 @@ async fn connection(lane: &Lane, client: &Client, request: &Request<'_>, index: 
         Ok(Err(error)) => {
             let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
             tracing::debug!(upstream = %group.name, server = %server.name, %error, "cannot connect");
-            Err(Failure::Connect(if refused { FailureKind::ConnectRefused } else { FailureKind::ConnectError }))
+            Err(Failure::Connect(if refused {
+                FailureKind::ConnectRefused
+            } else {
+                FailureKind::ConnectError
+            }))
         }
         Err(_) => Err(Failure::Connect(FailureKind::ConnectTimeout)),
     }
 }
 
 /// Sends the rest of the body and passes the answer on at the same time.
-async fn both(answering: &Answering<'_>, request: &mut Request<'_>, connection: &Connection) -> Result<Finish, Fault> {
-    let Answering { lane, client, group, .. } = *answering;
+async fn both(
+    answering: &Answering<'_>,
+    request: &mut Request<'_>,
+    connection: &Connection,
+) -> Result<Finish, Fault> {
+    let Answering {
+        lane,
+        client,
+        group,
+        ..
+    } = *answering;
     let mut upload = pin!(request.upload.run(lane, client, &connection.socket));
     let mut answer = pin!(answering.run(&connection.socket));
     let mut ended = false;
@@ -198,7 +259,9 @@ async fn both(answering: &Answering<'_>, request: &mut Request<'_>, connection: 
                 Err(error) => return Poll::Ready(Err(Fault::Upload { error, begun })),
             }
             if !begun {
-                client.deadline.set(Slot::Response, group.response_header_ticks);
+                client
+                    .deadline
+                    .set(Slot::Response, group.response_header_ticks);
             }
         }
         answer.as_mut().poll(cx).map_err(Fault::Answer)
@@ -207,7 +270,14 @@ async fn both(answering: &Answering<'_>, request: &mut Request<'_>, connection: 
 }
 
 /// After a whole answer: what becomes of both connections.
-fn finished(lane: &Lane, request: &Request<'_>, server: &Server, finish: &Finish, connection: Connection, course: &Course) -> After {
+fn finished(
+    lane: &Lane,
+    request: &Request<'_>,
+    server: &Server,
+    finish: &Finish,
+    connection: Connection,
+    course: &Course,
+) -> After {
     let whole = request.upload.ended();
     if finish.reusable && whole && !lane.deadlines.draining() {
         server.pool.put(connection, lane.deadlines.now());
@@ -230,8 +300,19 @@ fn finished(lane: &Lane, request: &Request<'_>, server: &Server, finish: &Finish
 
 fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Course) {
     if request.record.is_some() {
-        let outcome = Outcome { upstream: &request.group.name, retries: course.retries, reused: course.reused, ..*outcome };
-        record::write(lane, request.client, request.record.as_ref(), &outcome, request.started);
+        let outcome = Outcome {
+            upstream: &request.group.name,
+            retries: course.retries,
+            reused: course.reused,
+            ..*outcome
+        };
+        record::write(
+            lane,
+            request.client,
+            request.record.as_ref(),
+            &outcome,
+            request.started,
+        );
     }
 }
 
@@ -255,8 +336,14 @@ fn count(lane: &Lane, server: &Server, fault: &Fault) {
         }
         Fault::Answer(Failure::Truncated { .. }) => failed(FailureKind::Truncated),
         Fault::Answer(Failure::ClientStalled) => timed_out(TimeoutKind::Write),
-        Fault::Upload { error: UploadError::ClientOverdue, .. } => timed_out(TimeoutKind::ClientBody),
-        Fault::Upload { error: UploadError::ServerOverdue, .. } => {
+        Fault::Upload {
+            error: UploadError::ClientOverdue,
+            ..
+        } => timed_out(TimeoutKind::ClientBody),
+        Fault::Upload {
+            error: UploadError::ServerOverdue,
+            ..
+        } => {
             failed(FailureKind::ResponseTimeout);
             timed_out(TimeoutKind::Write);
         }
@@ -282,7 +369,10 @@ fn next(fault: &Fault, request: &Request<'_>, course: &mut Course) -> Next {
         }
         Fault::Answer(Failure::Truncated { until_close: true }) => Next::End(After::Reset),
         Fault::Answer(Failure::Truncated { .. } | Failure::ClientGone | Failure::ClientStalled)
-        | Fault::Upload { error: UploadError::ClientGone, .. } => Next::End(After::Close),
+        | Fault::Upload {
+            error: UploadError::ClientGone,
+            ..
+        } => Next::End(After::Close),
         Fault::Upload { begun: true, .. } => Next::End(After::Reset),
         Fault::Answer(_) | Fault::Upload { .. } => Next::Answer(own(fault)),
     }
@@ -293,24 +383,57 @@ const UNREACHABLE: Answer = Answer::new(502, "upstream cannot be reached");
 /// The answer that tells a client of a fault.
 fn own(fault: &Fault) -> Answer {
     match fault {
-        Fault::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => Answer::new(504, "upstream cannot be reached in time"),
-        Fault::Answer(Failure::Connect(_)) => UNREACHABLE,
-        Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) | Fault::Upload { error: UploadError::ServerOverdue, .. } => {
-            Answer::new(504, "upstream did not answer in time")
+        Fault::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => {
+            Answer::new(504, "upstream cannot be reached in time")
         }
-        Fault::Answer(Failure::Server(FailureKind::BadResponse)) => Answer::new(502, "upstream sent an invalid response"),
-        Fault::Upload { error: UploadError::ClientOverdue, .. } => Answer::new(408, "request body did not come in time"),
-        Fault::Upload { error: UploadError::Refused(refusal), .. } => Answer::new(refusal.status(), refusal.as_str()),
-        Fault::Answer(_) | Fault::Upload { .. } => Answer::new(502, "upstream closed the connection without an answer"),
+        Fault::Answer(Failure::Connect(_)) => UNREACHABLE,
+        Fault::Answer(Failure::Server(FailureKind::ResponseTimeout))
+        | Fault::Upload {
+            error: UploadError::ServerOverdue,
+            ..
+        } => Answer::new(504, "upstream did not answer in time"),
+        Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
+            Answer::new(502, "upstream sent an invalid response")
+        }
+        Fault::Upload {
+            error: UploadError::ClientOverdue,
+            ..
+        } => Answer::new(408, "request body did not come in time"),
+        Fault::Upload {
+            error: UploadError::Refused(refusal),
+            ..
+        } => Answer::new(refusal.status(), refusal.as_str()),
+        Fault::Answer(_) | Fault::Upload { .. } => {
+            Answer::new(502, "upstream closed the connection without an answer")
+        }
     }
 }
 
-async fn own_answer(lane: &Lane, client: &Client, request: &Request<'_>, answer: Answer, course: &Course) -> After {
+async fn own_answer(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    answer: Answer,
+    course: &Course,
+) -> After {
     let traits = request.traits;
     let persistent = traits.persistent && request.upload.ended() && !lane.deadlines.draining();
-    let form = Form { json: traits.json, to_head: traits.to_head, persistent, minor: traits.minor };
+    let form = Form {
+        json: traits.json,
+        to_head: traits.to_head,
+        persistent,
+        minor: traits.minor,
+    };
     let after = send_answer(lane, client, answer, form).await;
-    log(lane, request, &Outcome { status: answer.status, ..Outcome::default() }, course);
+    log(
+        lane,
+        request,
+        &Outcome {
+            status: answer.status,
+            ..Outcome::default()
+        },
+        course,
+    );
     after
 }
 
@@ -339,7 +462,14 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
     lane.counters.responses.count(answer.status);
     lane.counters.own_answers.count(answer.status);
     lane.counters.bytes_out.add(out.len() as u64);
-    let sent = transfer::send_all(&client.socket, &out, &client.deadline, Slot::Response, lane.timeouts.write).await;
+    let sent = transfer::send_all(
+        &client.socket,
+        &out,
+        &client.deadline,
+        Slot::Response,
+        lane.timeouts.write,
+    )
+    .await;
     lane.give(out);
     match (sent, form.persistent) {
         (Err(_), _) => After::Close,

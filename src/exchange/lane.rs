@@ -97,7 +97,13 @@ pub struct Lane {
 
 impl Lane {
     /// The state of shard number `shard`.
-    pub fn new(config: Arc<Config>, shard: usize, places: &Places, counters: Arc<ShardCounters>, access_log: Option<ShardAccessLog>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        shard: usize,
+        places: &Places,
+        counters: Arc<ShardCounters>,
+        access_log: Option<ShardAccessLog>,
+    ) -> Self {
         let mut first_id = 0;
         let groups = config.upstreams.iter().map(|upstream| {
             let group = Group::new(upstream, first_id, places, shard);
@@ -120,7 +126,11 @@ impl Lane {
                 fields: config.limits.header_count,
                 target_bytes: config.limits.uri_bytes,
             },
-            disclosure: Disclosure { x_forwarded: config.forward.x_forwarded, forwarded: config.forward.forwarded, via: config.forward.via },
+            disclosure: Disclosure {
+                x_forwarded: config.forward.x_forwarded,
+                forwarded: config.forward.forwarded,
+                via: config.forward.via,
+            },
             router: Router::new(&config.routes),
             groups,
             messages: BufferPool::new(MESSAGE_BYTES, MESSAGES_KEPT),
@@ -156,13 +166,21 @@ impl Lane {
     /// An empty buffer for about `len` bytes and a head.
     #[inline]
     pub fn take_for(&self, len: usize) -> Vec<u8> {
-        if len <= MESSAGE_BYTES / 2 { self.messages.take() } else { self.bulk.take() }
+        if len <= MESSAGE_BYTES / 2 {
+            self.messages.take()
+        } else {
+            self.bulk.take()
+        }
     }
 
     /// Gives a buffer back to the pool that it came from.
     #[inline]
     pub fn give(&self, buffer: Vec<u8>) {
-        if buffer.capacity() == MESSAGE_BYTES { self.messages.give(buffer) } else { self.bulk.give(buffer) }
+        if buffer.capacity() == MESSAGE_BYTES {
+            self.messages.give(buffer)
+        } else {
+            self.bulk.give(buffer)
+        }
     }
 
     /// A request head to parse into.
@@ -194,7 +212,11 @@ impl Lane {
     /// Whether `address` is a proxy whose word counts.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.config.forward.trusted_proxies.iter().any(|network| network.contains(&address))
+        self.config
+            .forward
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
     }
 
     /// Uses the present date as a Date field has it (RFC 9110 section 6.6.1), at most a second old.

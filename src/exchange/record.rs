@@ -23,8 +23,16 @@ pub struct RequestRecord {
 impl RequestRecord {
     /// Copies what the log needs of a head.
     pub fn new(head: &RequestHead, bytes: &[u8], host: &[u8]) -> Self {
-        let mut record = Self { minor: head.minor, ..Self::default() };
-        let field = |kind| head.fields.iter().find(|field| field.kind == kind).map_or(&b""[..], |field| field.value.of(bytes));
+        let mut record = Self {
+            minor: head.minor,
+            ..Self::default()
+        };
+        let field = |kind| {
+            head.fields
+                .iter()
+                .find(|field| field.kind == kind)
+                .map_or(&b""[..], |field| field.value.of(bytes))
+        };
         record.method = record.keep(head.method.of(bytes));
         record.target = record.keep(head.target.of(bytes));
         record.referer = record.keep(field(Name::Referer));
@@ -60,7 +68,13 @@ pub struct Outcome<'a> {
 }
 
 /// Writes one line, when the access log is on.
-pub fn write(lane: &Lane, client: IpAddr, request: Option<&RequestRecord>, outcome: &Outcome<'_>, started: Instant) {
+pub fn write(
+    lane: &Lane,
+    client: IpAddr,
+    request: Option<&RequestRecord>,
+    outcome: &Outcome<'_>,
+    started: Instant,
+) {
     let Some(log) = lane.access_log() else { return };
     let unread = RequestRecord::default();
     let request = request.unwrap_or(&unread);

@@ -81,19 +81,39 @@ pub struct Rejection {
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         let answer = Answer::new(refusal.status(), refusal.as_str());
-        Self { answer, json: true, to_head: false, persistent: false, record: None }
+        Self {
+            answer,
+            json: true,
+            to_head: false,
+            persistent: false,
+            record: None,
+        }
     }
 }
 
 /// Reads a request from the start of `bytes`. Gives it with the number of bytes it took, or `None` when more are needed.
-pub fn read<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead, bytes: &[u8]) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+pub fn read<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+    bytes: &[u8],
+) -> Result<Option<(Request<'l>, usize)>, Rejection> {
     let head_bytes = match head.parse(bytes, &lane.limits)? {
         Progress::Complete(length) => length,
         Progress::Partial => return Ok(None),
     };
-    let reading = Reading { lane, client, head, bytes: &bytes[..head_bytes], options: framing::options(&head.fields, bytes) };
+    let reading = Reading {
+        lane,
+        client,
+        head,
+        bytes: &bytes[..head_bytes],
+        options: framing::options(&head.fields, bytes),
+    };
     let (mut request, coding) = reading.request()?;
-    let read = request.upload.take_at_hand(lane, &bytes[head_bytes..], coding, &mut request.outgoing)?;
+    let read =
+        request
+            .upload
+            .take_at_hand(lane, &bytes[head_bytes..], coding, &mut request.outgoing)?;
     Ok(Some((request, head_bytes + read)))
 }
 
@@ -127,7 +147,11 @@ impl<'l> Reading<'l, '_> {
             Cow::Borrowed(target.path_and_query)
         };
         let group = &self.lane.groups[route.upstream];
-        let coding = if framing == Framing::Chunked { Coding::ChunkedTrailers } else { Coding::Identity };
+        let coding = if framing == Framing::Chunked {
+            Coding::ChunkedTrailers
+        } else {
+            Coding::Identity
+        };
         let origin = self.client_address();
         let upgrade = self.upgrade();
         let mut outgoing = self.lane.take_for(self.bytes.len());
@@ -146,14 +170,23 @@ impl<'l> Reading<'l, '_> {
             upgrade,
             chunked: coding != Coding::Identity,
             close: group.closes_connections(),
-            origin: Origin { peer: self.client.peer_text().as_bytes(), trusted: self.client.trusted, client: origin, scheme: "http" },
+            origin: Origin {
+                peer: self.client.peer_text().as_bytes(),
+                trusted: self.client.trusted,
+                client: origin,
+                scheme: "http",
+            },
         }
         .write(self.lane.disclosure, &mut outgoing);
         let request = Request {
             group,
             outgoing,
             host_at,
-            upload: Upload::new(Reader::new(framing), coding, self.lane.config.limits.body_bytes),
+            upload: Upload::new(
+                Reader::new(framing),
+                coding,
+                self.lane.config.limits.body_bytes,
+            ),
             traits: self.traits(method, upgrade.is_some()),
             client: origin.unwrap_or(self.client.peer),
             record: self.record(host),
@@ -165,10 +198,17 @@ impl<'l> Reading<'l, '_> {
     fn traits(&self, method: &[u8], upgrade: bool) -> Traits {
         Traits {
             to_head: method == b"HEAD",
-            idempotent: matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"),
+            idempotent: matches!(
+                method,
+                b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE"
+            ),
             minor: self.head.minor,
             persistent: self.options.persistent(self.head.minor),
-            expects_continue: self.head.fields.iter().any(|field| field.kind == Name::Expect),
+            expects_continue: self
+                .head
+                .fields
+                .iter()
+                .any(|field| field.kind == Name::Expect),
             upgrade,
             json: prefers_json(&self.head.fields, self.bytes),
         }
@@ -176,26 +216,49 @@ impl<'l> Reading<'l, '_> {
 
     /// Only `100-continue` is known, and HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
     fn check_expectation(&self) -> Result<(), Refusal> {
-        let mut values = self.head.fields.iter().filter(|field| field.kind == Name::Expect).map(|field| field.value.of(self.bytes));
-        if values.all(|value| value.eq_ignore_ascii_case(b"100-continue")) { Ok(()) } else { Err(Refusal::Expectation) }
+        let mut values = self
+            .head
+            .fields
+            .iter()
+            .filter(|field| field.kind == Name::Expect)
+            .map(|field| field.value.of(self.bytes));
+        if values.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+            Ok(())
+        } else {
+            Err(Refusal::Expectation)
+        }
     }
 
     fn check_length(&self, framing: Framing) -> Result<(), Rejection> {
         let method = self.head.method.of(self.bytes);
-        let declared = self.head.fields.iter().any(|field| field.kind == Name::ContentLength);
+        let declared = self
+            .head
+            .fields
+            .iter()
+            .any(|field| field.kind == Name::ContentLength);
         // RFC 1945 section 8.3: every HTTP/1.0 POST states its length; without one its end cannot be found.
         if self.head.minor == 0 && framing == Framing::Empty && !declared && method == b"POST" {
-            return Err(self.reject(Framing::UntilClose, Answer::new(411, "an HTTP/1.0 POST needs a Content-Length")));
+            return Err(self.reject(
+                Framing::UntilClose,
+                Answer::new(411, "an HTTP/1.0 POST needs a Content-Length"),
+            ));
         }
         match (framing, self.lane.config.limits.body_bytes) {
-            (Framing::Length(length), Some(max)) if length > max => Err(self.reject(framing, TOO_LARGE)),
+            (Framing::Length(length), Some(max)) if length > max => {
+                Err(self.reject(framing, TOO_LARGE))
+            }
             _ => Ok(()),
         }
     }
 
     /// The host asked for: the target's authority, else the one Host field (RFC 9112 section 3.2).
     fn host<'a>(&'a self, target: &Target<'a>) -> Result<&'a [u8], Refusal> {
-        let mut hosts = self.head.fields.iter().filter(|field| field.kind == Name::Host).map(|field| field.value.of(self.bytes));
+        let mut hosts = self
+            .head
+            .fields
+            .iter()
+            .filter(|field| field.kind == Name::Host)
+            .map(|field| field.value.of(self.bytes));
         match (hosts.next(), hosts.next()) {
             (_, Some(_)) => Err(Refusal::Host),
             (None, None) if self.head.minor > 0 => Err(Refusal::Host),
@@ -209,7 +272,9 @@ impl<'l> Reading<'l, '_> {
         if !self.client.trusted {
             return None;
         }
-        forwarded_address(&self.head.fields, self.bytes, |address| self.lane.trusts(address))
+        forwarded_address(&self.head.fields, self.bytes, |address| {
+            self.lane.trusts(address)
+        })
     }
 
     /// The Upgrade value to pass on. Not `h2c`: a tunnel of HTTP/2 would carry requests past every rule here.
@@ -217,19 +282,31 @@ impl<'l> Reading<'l, '_> {
         if !self.options.upgrade || self.head.minor == 0 {
             return None;
         }
-        let mut fields = self.head.fields.iter().filter(|field| field.kind == Name::Upgrade);
+        let mut fields = self
+            .head
+            .fields
+            .iter()
+            .filter(|field| field.kind == Name::Upgrade);
         let (field, more) = (fields.next()?, fields.next());
-        let h2c = list(field.value.of(self.bytes)).any(|protocol| protocol.len() >= 3 && protocol[..3].eq_ignore_ascii_case(b"h2c"));
+        let h2c = list(field.value.of(self.bytes))
+            .any(|protocol| protocol.len() >= 3 && protocol[..3].eq_ignore_ascii_case(b"h2c"));
         (more.is_none() && !h2c && !field.value.of(self.bytes).is_empty()).then_some(field.value)
     }
 
     fn record(&self, host: &[u8]) -> Option<RequestRecord> {
-        self.lane.access_log().map(|_| RequestRecord::new(self.head, self.bytes, host))
+        self.lane
+            .access_log()
+            .map(|_| RequestRecord::new(self.head, self.bytes, host))
     }
 
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.
     fn reject(&self, framing: Framing, answer: Answer) -> Rejection {
-        let host = self.head.fields.iter().find(|field| field.kind == Name::Host).map_or(&b""[..], |field| field.value.of(self.bytes));
+        let host = self
+            .head
+            .fields
+            .iter()
+            .find(|field| field.kind == Name::Host)
+            .map_or(&b""[..], |field| field.value.of(self.bytes));
         Rejection {
             answer,
             json: prefers_json(&self.head.fields, self.bytes),
@@ -241,8 +318,14 @@ impl<'l> Reading<'l, '_> {
 }
 
 /// RFC 9110 section 15.5.6: a 405 says what is allowed.
-const METHOD_NOT_ALLOWED: Answer =
-    Answer { status: 405, error: "CONNECT is not supported", field: Some(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")) };
+const METHOD_NOT_ALLOWED: Answer = Answer {
+    status: 405,
+    error: "CONNECT is not supported",
+    field: Some((
+        "Allow",
+        "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+    )),
+};
 /// The answer to a body beyond the limit.
 pub const TOO_LARGE: Answer = Answer::new(413, Refusal::BodyTooLarge.as_str());
 
@@ -251,7 +334,8 @@ impl Request<'_> {
     pub fn set_host(&mut self, server: &Server) {
         if self.group.host == HostPolicy::Upstream {
             let end = self.host_at.start + server.host.len();
-            self.outgoing.splice(self.host_at.clone(), server.host.bytes());
+            self.outgoing
+                .splice(self.host_at.clone(), server.host.bytes());
             self.host_at.end = end;
         }
     }

@@ -110,7 +110,12 @@ impl Answering<'_> {
         let mut head = self.lane.take_response_head();
         let start = self.start(server, &mut head).await;
         self.lane.give_response_head(head);
-        let Start { out, mut reader, coding, mut finish } = start?;
+        let Start {
+            out,
+            mut reader,
+            coding,
+            mut finish,
+        } = start?;
         let sent = self.send(&out).await;
         self.lane.give(out);
         sent?;
@@ -140,18 +145,35 @@ impl Answering<'_> {
                         self.send(&out).await?;
                     }
                     self.lane.give(out);
-                    if pending.is_empty() { self.receive(server, head, &mut pending).await? } else { self.read(head, &pending)? }
+                    if pending.is_empty() {
+                        self.receive(server, head, &mut pending).await?
+                    } else {
+                        self.read(head, &pending)?
+                    }
                 }
             };
         }
     }
 
     /// Waits for bytes and reads them. What is not a complete final head stays in `pending`.
-    async fn receive(&self, server: &Socket, head: &mut ResponseHead, pending: &mut Vec<u8>) -> Result<Received, Failure> {
+    async fn receive(
+        &self,
+        server: &Socket,
+        head: &mut ResponseHead,
+        pending: &mut Vec<u8>,
+    ) -> Result<Received, Failure> {
         loop {
-            let waited = self.client.deadline.guard(Slot::Response, server.readable()).await;
+            let waited = self
+                .client
+                .deadline
+                .guard(Slot::Response, server.readable())
+                .await;
             let Ok(Ok(())) = waited else {
-                return Err(if waited.is_err() { Failure::Server(FailureKind::ResponseTimeout) } else { Failure::NoAnswer });
+                return Err(if waited.is_err() {
+                    Failure::Server(FailureKind::ResponseTimeout)
+                } else {
+                    Failure::NoAnswer
+                });
             };
             let received = self.lane.with_scratch(|scratch| {
                 let count = match transfer::recv_now(server, scratch) {
@@ -183,7 +205,10 @@ impl Answering<'_> {
             return Ok(Received::Partial);
         };
         if head.status < 200 && head.status != 101 {
-            return Ok(Received::Interim(self.interim(head, &bytes[..head_bytes]), head_bytes));
+            return Ok(Received::Interim(
+                self.interim(head, &bytes[..head_bytes]),
+                head_bytes,
+            ));
         }
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
@@ -201,7 +226,14 @@ impl Answering<'_> {
         Ok(Received::Final(start))
     }
 
-    fn write_head(&self, head: &ResponseHead, bytes: &[u8], chunked: bool, persistence: Persistence, out: &mut Vec<u8>) {
+    fn write_head(
+        &self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        chunked: bool,
+        persistence: Persistence,
+        out: &mut Vec<u8>,
+    ) {
         self.lane.with_date(|date| {
             Response {
                 head,
@@ -211,7 +243,12 @@ impl Answering<'_> {
                 persistence,
                 date,
                 via: self.lane.disclosure.via,
-                served_by: self.lane.config.forward.served_by.then_some(self.server.name.as_str()),
+                served_by: self
+                    .lane
+                    .config
+                    .forward
+                    .served_by
+                    .then_some(self.server.name.as_str()),
             }
             .write(out);
         });
@@ -233,18 +270,37 @@ impl Answering<'_> {
         }
         let mut out = self.lane.take_for(bytes.len());
         self.write_head(head, bytes, false, Persistence::Upgrade, &mut out);
-        let finish = Finish { status: 101, persistent: false, reusable: false, tunnel: Some(early.to_vec()), body_bytes: 0, head_us: 0 };
-        Ok(Start { out, reader: Reader::Ended, coding: Coding::Identity, finish })
+        let finish = Finish {
+            status: 101,
+            persistent: false,
+            reusable: false,
+            tunnel: Some(early.to_vec()),
+            body_bytes: 0,
+            head_us: 0,
+        };
+        Ok(Start {
+            out,
+            reader: Reader::Ended,
+            coding: Coding::Identity,
+            finish,
+        })
     }
 
-    fn final_response(&self, head: &ResponseHead, framing: Framing, bytes: &[u8], rest: &[u8]) -> Result<Start, Failure> {
+    fn final_response(
+        &self,
+        head: &ResponseHead,
+        framing: Framing,
+        bytes: &[u8],
+        rest: &[u8],
+    ) -> Result<Start, Failure> {
         let coding = match framing {
             Framing::Chunked if self.traits.minor > 0 => Coding::ChunkedTrailers,
             // A body whose end only the connection marked gets an end of its own, and the client keeps its connection.
             Framing::UntilClose if self.traits.minor > 0 => Coding::Chunked,
             _ => Coding::Identity,
         };
-        let until_close = coding == Coding::Identity && matches!(framing, Framing::Chunked | Framing::UntilClose);
+        let until_close =
+            coding == Coding::Identity && matches!(framing, Framing::Chunked | Framing::UntilClose);
         let persistent = !until_close && self.keeps_client(head.status);
         let persistence = match (persistent, self.traits.minor) {
             (false, _) => Persistence::Close,
@@ -252,15 +308,37 @@ impl Answering<'_> {
             (true, _) => Persistence::Implied,
         };
         let mut out = self.lane.take_for(bytes.len() + rest.len());
-        self.write_head(head, bytes, coding != Coding::Identity, persistence, &mut out);
+        self.write_head(
+            head,
+            bytes,
+            coding != Coding::Identity,
+            persistence,
+            &mut out,
+        );
         let mut reader = Reader::new(framing);
-        let moved = if reader.ended() { Default::default() } else { reader.transfer(rest, coding, &self.lane.limits, &mut out)? };
+        let moved = if reader.ended() {
+            Default::default()
+        } else {
+            reader.transfer(rest, coding, &self.lane.limits, &mut out)?
+        };
         let options = framing::options(&head.fields, bytes);
         let reusable = options.persistent(head.minor) && framing != Framing::UntilClose
             // Bytes that nobody asked for would be taken for the next response.
             && moved.consumed == rest.len();
-        let finish = Finish { status: head.status, persistent, reusable, tunnel: None, body_bytes: moved.data, head_us: 0 };
-        Ok(Start { out, reader, coding, finish })
+        let finish = Finish {
+            status: head.status,
+            persistent,
+            reusable,
+            tunnel: None,
+            body_bytes: moved.data,
+            head_us: 0,
+        };
+        Ok(Start {
+            out,
+            reader,
+            coding,
+            finish,
+        })
     }
 
     /// Whether the client's connection can go on after a response with this status.
@@ -268,15 +346,35 @@ impl Answering<'_> {
         let limit = self.lane.config.limits.requests_per_connection;
         // A server that answers before it has the body mostly wants no more of it.
         let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
-        self.traits.persistent && !cut_short && !self.lane.deadlines.draining() && limit.is_none_or(|max| self.client.requests.get() < max)
+        self.traits.persistent
+            && !cut_short
+            && !self.lane.deadlines.draining()
+            && limit.is_none_or(|max| self.client.requests.get() < max)
     }
 
     /// Passes the rest of the body on as it comes.
-    async fn body(&self, server: &Socket, reader: &mut Reader, coding: Coding, finish: &mut Finish) -> Result<(), Failure> {
-        let truncated = Failure::Truncated { until_close: !finish.persistent && matches!(coding, Coding::Identity) };
+    async fn body(
+        &self,
+        server: &Socket,
+        reader: &mut Reader,
+        coding: Coding,
+        finish: &mut Finish,
+    ) -> Result<(), Failure> {
+        let truncated = Failure::Truncated {
+            until_close: !finish.persistent && matches!(coding, Coding::Identity),
+        };
         while !reader.ended() {
-            self.client.deadline.set(Slot::Response, self.group.response_body_ticks);
-            let input = transfer::recv(&self.lane.bulk, server, &self.client.deadline, Slot::Response).await.map_err(|error| {
+            self.client
+                .deadline
+                .set(Slot::Response, self.group.response_body_ticks);
+            let input = transfer::recv(
+                &self.lane.bulk,
+                server,
+                &self.client.deadline,
+                Slot::Response,
+            )
+            .await
+            .map_err(|error| {
                 if matches!(error, TransferError::Overdue) {
                     self.lane.counters.timeout(TimeoutKind::ResponseBody).inc();
                 }
@@ -285,7 +383,10 @@ impl Answering<'_> {
             if input.is_empty() {
                 return self.end_of_stream(reader, coding, truncated).await;
             }
-            self.lane.server(self.server.id).bytes_in.add(input.len() as u64);
+            self.lane
+                .server(self.server.id)
+                .bytes_in
+                .add(input.len() as u64);
             let passed = self.pass(&input, reader, coding, finish, truncated).await;
             self.lane.give(input);
             passed?;
@@ -295,7 +396,14 @@ impl Answering<'_> {
     }
 
     /// Passes on what of the body `input` holds.
-    async fn pass(&self, input: &[u8], reader: &mut Reader, coding: Coding, finish: &mut Finish, truncated: Failure) -> Result<(), Failure> {
+    async fn pass(
+        &self,
+        input: &[u8],
+        reader: &mut Reader,
+        coding: Coding,
+        finish: &mut Finish,
+        truncated: Failure,
+    ) -> Result<(), Failure> {
         if reader.is_plain() && coding == Coding::Identity {
             let taken = reader.take_plain(input.len());
             finish.reusable &= taken == input.len();
@@ -303,26 +411,49 @@ impl Answering<'_> {
             return self.send(&input[..taken]).await;
         }
         let mut output = self.lane.take_for(input.len());
-        let moved = reader.transfer(input, coding, &self.lane.limits, &mut output).map_err(|_| truncated)?;
+        let moved = reader
+            .transfer(input, coding, &self.lane.limits, &mut output)
+            .map_err(|_| truncated)?;
         finish.reusable &= moved.consumed == input.len();
         finish.body_bytes += moved.data;
-        let sent = if output.is_empty() { Ok(()) } else { self.send(&output).await };
+        let sent = if output.is_empty() {
+            Ok(())
+        } else {
+            self.send(&output).await
+        };
         self.lane.give(output);
         sent
     }
 
     /// The server has closed: the end of a body without length, the truncation of any other.
-    async fn end_of_stream(&self, reader: &Reader, coding: Coding, truncated: Failure) -> Result<(), Failure> {
+    async fn end_of_stream(
+        &self,
+        reader: &Reader,
+        coding: Coding,
+        truncated: Failure,
+    ) -> Result<(), Failure> {
         if !matches!(reader, Reader::UntilClose) {
             return Err(truncated);
         }
-        if coding == Coding::Identity { Ok(()) } else { self.send(b"0\r\n\r\n").await }
+        if coding == Coding::Identity {
+            Ok(())
+        } else {
+            self.send(b"0\r\n\r\n").await
+        }
     }
 
     async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         self.lane.counters.bytes_out.add(bytes.len() as u64);
         let deadline = &self.client.deadline;
-        transfer::send_all(&self.client.socket, bytes, deadline, Slot::Response, self.lane.timeouts.write).await.map_err(|error| match error {
+        transfer::send_all(
+            &self.client.socket,
+            bytes,
+            deadline,
+            Slot::Response,
+            self.lane.timeouts.write,
+        )
+        .await
+        .map_err(|error| match error {
             TransferError::Gone => Failure::ClientGone,
             TransferError::Overdue => Failure::ClientStalled,
         })

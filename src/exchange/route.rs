@@ -24,20 +24,27 @@ impl Router {
             };
             std::cmp::Reverse((host, route.path.trim_end_matches('/').len()))
         });
-        let only = matches!(&routes[..], [Route { host: HostPattern::Any, path, .. }] if path == "/");
+        let only =
+            matches!(&routes[..], [Route { host: HostPattern::Any, path, .. }] if path == "/");
         Self { routes, only }
     }
 
     /// The route of a request for `path` (without query) on `host` (without port).
     #[inline]
     pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
-        if self.only { self.routes.first() } else { self.search(host, path) }
+        if self.only {
+            self.routes.first()
+        } else {
+            self.search(host, path)
+        }
     }
 
     fn search(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
         let path = canonical(path);
         let host = host.strip_suffix(b".").unwrap_or(host);
-        self.routes.iter().find(|route| takes_host(&route.host, host) && takes_path(&route.path, &path))
+        self.routes
+            .iter()
+            .find(|route| takes_host(&route.host, host) && takes_path(&route.path, &path))
     }
 }
 
@@ -47,7 +54,8 @@ fn takes_host(pattern: &HostPattern, host: &[u8]) -> bool {
         HostPattern::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
         HostPattern::Suffix(suffix) => {
             // At least one byte stands for the asterisk.
-            host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+            host.len() > suffix.len()
+                && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
         }
     }
 }
@@ -55,7 +63,9 @@ fn takes_host(pattern: &HostPattern, host: &[u8]) -> bool {
 /// Whether `prefix` leads `path` and ends at a segment's end.
 fn takes_path(prefix: &str, path: &[u8]) -> bool {
     let prefix = prefix.trim_end_matches('/').as_bytes();
-    path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))) || prefix.is_empty()
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        || prefix.is_empty()
 }
 
 /// The path without `prefix`; `None` when it does not begin with it byte for byte (it may be written in another way).
@@ -123,7 +133,12 @@ mod tests {
     use super::*;
 
     fn route(host: HostPattern, path: &str, upstream: usize) -> Route {
-        Route { host, path: path.to_owned(), upstream, strip_prefix: false }
+        Route {
+            host,
+            path: path.to_owned(),
+            upstream,
+            strip_prefix: false,
+        }
     }
 
     #[test]
@@ -156,7 +171,9 @@ mod tests {
             ("h", "*", 0),
         ];
         for (host, path, upstream) in cases {
-            let found = router.find(host.as_bytes(), path.as_bytes()).map(|route| route.upstream);
+            let found = router
+                .find(host.as_bytes(), path.as_bytes())
+                .map(|route| route.upstream);
             assert_eq!(found, Some(*upstream), "{host} {path}");
         }
         let none = Router::new(&[route(HostPattern::Exact("h".to_owned()), "/a", 0)]);
@@ -174,13 +191,24 @@ mod tests {
             ("/api", "/%61pi", None),
         ];
         for (prefix, path, expected) in cases {
-            assert_eq!(strip(prefix, path.as_bytes()).as_deref(), expected.map(str::as_bytes), "{prefix} {path}");
+            assert_eq!(
+                strip(prefix, path.as_bytes()).as_deref(),
+                expected.map(str::as_bytes),
+                "{prefix} {path}"
+            );
         }
     }
 
     #[test]
     fn canonical_paths() {
-        for (path, expected) in [("/a/./b", "/a/b"), ("/a/b/..", "/a/"), ("/a//", "/a/"), ("/.", "/"), ("/%2e%2E/a", "/a"), ("/a%zz", "/a%zz")] {
+        for (path, expected) in [
+            ("/a/./b", "/a/b"),
+            ("/a/b/..", "/a/"),
+            ("/a//", "/a/"),
+            ("/.", "/"),
+            ("/%2e%2E/a", "/a"),
+            ("/a%zz", "/a%zz"),
+        ] {
             assert_eq!(canonical(path.as_bytes()), expected.as_bytes(), "{path}");
         }
     }

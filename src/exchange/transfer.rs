@@ -29,17 +29,31 @@ impl From<io::Error> for TransferError {
 
 /// Sends all of `bytes`. A peer that takes nothing for `patience` is overdue.
 #[inline]
-pub async fn send_all(socket: &Socket, bytes: &[u8], deadline: &Deadline, slot: Slot, patience: Ticks) -> Result<(), TransferError> {
+pub async fn send_all(
+    socket: &Socket,
+    bytes: &[u8],
+    deadline: &Deadline,
+    slot: Slot,
+    patience: Ticks,
+) -> Result<(), TransferError> {
     match socket.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
         Ok(sent) => send_rest(socket, &bytes[sent..], deadline, slot, patience).await,
-        Err(error) if is_temporary(&error) => send_rest(socket, bytes, deadline, slot, patience).await,
+        Err(error) if is_temporary(&error) => {
+            send_rest(socket, bytes, deadline, slot, patience).await
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 #[cold]
-async fn send_rest(socket: &Socket, mut bytes: &[u8], deadline: &Deadline, slot: Slot, patience: Ticks) -> Result<(), TransferError> {
+async fn send_rest(
+    socket: &Socket,
+    mut bytes: &[u8],
+    deadline: &Deadline,
+    slot: Slot,
+    patience: Ticks,
+) -> Result<(), TransferError> {
     while !bytes.is_empty() {
         deadline.set(slot, patience);
         deadline.guard(slot, socket.writable()).await??;
@@ -67,7 +81,12 @@ pub fn recv_now(socket: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, 
 ///
 /// The buffer is taken when there is something to read, so that a wait holds none.
 #[inline]
-pub async fn recv(pool: &BufferPool, socket: &Socket, deadline: &Deadline, slot: Slot) -> Result<Vec<u8>, TransferError> {
+pub async fn recv(
+    pool: &BufferPool,
+    socket: &Socket,
+    deadline: &Deadline,
+    slot: Slot,
+) -> Result<Vec<u8>, TransferError> {
     loop {
         deadline.guard(slot, socket.readable()).await??;
         let mut buffer = pool.take();
@@ -79,5 +98,8 @@ pub async fn recv(pool: &BufferPool, socket: &Socket, deadline: &Deadline, slot:
 }
 
 fn is_temporary(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

@@ -25,8 +25,22 @@ pub struct Carried {
 pub async fn run(lane: &Lane, client: &Client, server: &Socket, early: &[u8]) -> Carried {
     let mut carried = Carried::default();
     let pending = client.pending.take();
-    let mut up = pin!(copy(lane, client, &client.socket, server, Slot::Request, &pending));
-    let mut down = pin!(copy(lane, client, server, &client.socket, Slot::Response, early));
+    let mut up = pin!(copy(
+        lane,
+        client,
+        &client.socket,
+        server,
+        Slot::Request,
+        &pending
+    ));
+    let mut down = pin!(copy(
+        lane,
+        client,
+        server,
+        &client.socket,
+        Slot::Response,
+        early
+    ));
     let (mut up_done, mut down_done) = (false, false);
     poll_fn(|cx| {
         if !up_done && let Poll::Ready((bytes, end)) = up.as_mut().poll(cx) {
@@ -39,7 +53,11 @@ pub async fn run(lane: &Lane, client: &Client, server: &Socket, early: &[u8]) ->
             carried.idle |= end == End::Idle;
             up_done |= end != End::Finished;
         }
-        if up_done && down_done { Poll::Ready(()) } else { Poll::Pending }
+        if up_done && down_done {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
     carried
@@ -65,7 +83,14 @@ impl From<TransferError> for End {
     }
 }
 
-async fn copy(lane: &Lane, client: &Client, from: &Socket, to: &Socket, slot: Slot, early: &[u8]) -> (u64, End) {
+async fn copy(
+    lane: &Lane,
+    client: &Client,
+    from: &Socket,
+    to: &Socket,
+    slot: Slot,
+    early: &[u8],
+) -> (u64, End) {
     let mut bytes = 0;
     let end = copy_until_end(lane, client, from, to, slot, early, &mut bytes).await;
     if end == End::Finished {
@@ -75,7 +100,15 @@ async fn copy(lane: &Lane, client: &Client, from: &Socket, to: &Socket, slot: Sl
     (bytes, end)
 }
 
-async fn copy_until_end(lane: &Lane, client: &Client, from: &Socket, to: &Socket, slot: Slot, early: &[u8], bytes: &mut u64) -> End {
+async fn copy_until_end(
+    lane: &Lane,
+    client: &Client,
+    from: &Socket,
+    to: &Socket,
+    slot: Slot,
+    early: &[u8],
+    bytes: &mut u64,
+) -> End {
     let deadline = &client.deadline;
     let patience = lane.timeouts.tunnel_idle;
     if let Err(error) = transfer::send_all(to, early, deadline, slot, patience).await {

@@ -37,7 +37,12 @@ pub struct Upload {
 impl Upload {
     /// The whole body, of which at most `limit` bytes are taken.
     pub fn new(reader: Reader, coding: Coding, limit: Option<u64>) -> Self {
-        Self { reader, coding, allowed: limit.unwrap_or(u64::MAX), spent: false }
+        Self {
+            reader,
+            coding,
+            allowed: limit.unwrap_or(u64::MAX),
+            spent: false,
+        }
     }
 
     /// Whether everything has been taken from the client.
@@ -51,21 +56,41 @@ impl Upload {
     }
 
     /// Adds the body's bytes that came with the head to the outgoing message. Gives how many of `input` belong to the body.
-    pub fn take_at_hand(&mut self, lane: &Lane, input: &[u8], coding: Coding, out: &mut Vec<u8>) -> Result<usize, Refusal> {
+    pub fn take_at_hand(
+        &mut self,
+        lane: &Lane,
+        input: &[u8],
+        coding: Coding,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Refusal> {
         if self.ended() || input.is_empty() {
             return Ok(0);
         }
         self.transfer(lane, input, coding, out)
     }
 
-    fn transfer(&mut self, lane: &Lane, input: &[u8], coding: Coding, out: &mut Vec<u8>) -> Result<usize, Refusal> {
+    fn transfer(
+        &mut self,
+        lane: &Lane,
+        input: &[u8],
+        coding: Coding,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Refusal> {
         let moved = self.reader.transfer(input, coding, &lane.limits, out)?;
-        self.allowed = self.allowed.checked_sub(moved.data).ok_or(Refusal::BodyTooLarge)?;
+        self.allowed = self
+            .allowed
+            .checked_sub(moved.data)
+            .ok_or(Refusal::BodyTooLarge)?;
         Ok(moved.consumed)
     }
 
     /// Passes the rest of the body on as it comes; what follows it stays pending with the client.
-    pub async fn run(&mut self, lane: &Lane, client: &Client, server: &Socket) -> Result<(), UploadError> {
+    pub async fn run(
+        &mut self,
+        lane: &Lane,
+        client: &Client,
+        server: &Socket,
+    ) -> Result<(), UploadError> {
         while !self.ended() {
             let input = receive(lane, client).await?;
             self.spent = true;
@@ -78,14 +103,22 @@ impl Upload {
     }
 
     /// Passes on what of the body `input` holds.
-    async fn pass(&mut self, lane: &Lane, client: &Client, server: &Socket, input: &[u8]) -> Result<(), UploadError> {
+    async fn pass(
+        &mut self,
+        lane: &Lane,
+        client: &Client,
+        server: &Socket,
+        input: &[u8],
+    ) -> Result<(), UploadError> {
         if self.reader.is_plain() {
             let taken = self.reader.take_plain(input.len());
             keep_rest(client, &input[taken..]);
             return send(lane, client, server, &input[..taken]).await;
         }
         let mut output = lane.take_for(input.len());
-        let consumed = self.transfer(lane, input, self.coding, &mut output).map_err(UploadError::Refused)?;
+        let consumed = self
+            .transfer(lane, input, self.coding, &mut output)
+            .map_err(UploadError::Refused)?;
         keep_rest(client, &input[consumed..]);
         let sent = send(lane, client, server, &output).await;
         lane.give(output);
@@ -95,7 +128,9 @@ impl Upload {
 
 /// The next bytes from the client.
 async fn receive(lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
-    client.deadline.set(Slot::Request, lane.timeouts.client_body);
+    client
+        .deadline
+        .set(Slot::Request, lane.timeouts.client_body);
     match transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await {
         Ok(input) if input.is_empty() => Err(UploadError::ClientGone),
         Ok(input) => {
@@ -107,12 +142,25 @@ async fn receive(lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
     }
 }
 
-async fn send(lane: &Lane, client: &Client, server: &Socket, bytes: &[u8]) -> Result<(), UploadError> {
+async fn send(
+    lane: &Lane,
+    client: &Client,
+    server: &Socket,
+    bytes: &[u8],
+) -> Result<(), UploadError> {
     // A part of a chunk's line alone leaves nothing to send.
     if bytes.is_empty() {
         return Ok(());
     }
-    transfer::send_all(server, bytes, &client.deadline, Slot::Request, lane.timeouts.write).await.map_err(|error| match error {
+    transfer::send_all(
+        server,
+        bytes,
+        &client.deadline,
+        Slot::Request,
+        lane.timeouts.write,
+    )
+    .await
+    .map_err(|error| match error {
         TransferError::Gone => UploadError::ServerGone,
         TransferError::Overdue => UploadError::ServerOverdue,
     })

@@ -4,7 +4,11 @@ use core_affinity::CoreId;
 
 /// The CPUs of the process's affinity mask, in ascending order; empty when the kernel does not say.
 pub fn usable_cpus() -> Vec<usize> {
-    let mut cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let mut cpus: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
     cpus.sort_unstable();
     cpus
 }
@@ -18,7 +22,12 @@ pub fn quota_cpus() -> Option<usize> {
         .ancestors()
         .filter_map(|group| {
             let relative = group.strip_prefix("/").unwrap_or(group);
-            std::fs::read_to_string(std::path::Path::new("/sys/fs/cgroup").join(relative).join("cpu.max")).ok()
+            std::fs::read_to_string(
+                std::path::Path::new("/sys/fs/cgroup")
+                    .join(relative)
+                    .join("cpu.max"),
+            )
+            .ok()
         })
         .filter_map(|text| parse_quota(&text))
         .min()
@@ -42,7 +51,13 @@ mod tests {
 
     #[test]
     fn quotas_round_up() {
-        let cases = [("max 100000\n", None), ("150000 100000\n", Some(2)), ("50000 100000\n", Some(1)), ("junk", None), ("1 0", None)];
+        let cases = [
+            ("max 100000\n", None),
+            ("150000 100000\n", Some(2)),
+            ("50000 100000\n", Some(1)),
+            ("junk", None),
+            ("1 0", None),
+        ];
         for (text, cpus) in cases {
             assert_eq!(parse_quota(text), cpus, "{text}");
         }

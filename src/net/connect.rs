@@ -23,8 +23,14 @@ pub enum Address {
 /// Connects without blocking. May be dropped at any time.
 pub async fn connect(address: &Address, tcp: &Tcp, fast_open: bool) -> io::Result<Socket> {
     let (socket, address) = match address {
-        Address::Socket(address) => (tcp_socket(*address, tcp, fast_open)?, SockAddr::from(*address)),
-        Address::Unix(path) => (RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?, SockAddr::unix(path)?),
+        Address::Socket(address) => (
+            tcp_socket(*address, tcp, fast_open)?,
+            SockAddr::from(*address),
+        ),
+        Address::Unix(path) => (
+            RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
+            SockAddr::unix(path)?,
+        ),
     };
     match socket.connect(&address) {
         Ok(()) => return Socket::new(socket.into()),
@@ -40,7 +46,11 @@ pub async fn connect(address: &Address, tcp: &Tcp, fast_open: bool) -> io::Resul
 }
 
 fn tcp_socket(address: SocketAddr, tcp: &Tcp, fast_open: bool) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        None,
+    )?;
     socket.set_tcp_nodelay(true)?;
     let option = |error: super::option::OptionError| error.error;
     set_tcp(socket.as_fd(), tcp).map_err(option)?;

@@ -28,7 +28,12 @@ impl Ticks {
 impl From<Duration> for Ticks {
     fn from(duration: Duration) -> Self {
         // Half of the clock's range is more than six years.
-        Self(duration.as_nanos().div_ceil(TICK.as_nanos()).clamp(1, u128::from(u32::MAX / 2)) as u32)
+        Self(
+            duration
+                .as_nanos()
+                .div_ceil(TICK.as_nanos())
+                .clamp(1, u128::from(u32::MAX / 2)) as u32,
+        )
     }
 }
 
@@ -115,7 +120,11 @@ impl Deadlines {
 
     /// The sockets of all tasks, for when the shard has died and its tasks never run again.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        self.entries.borrow().iter().filter_map(|entry| entry.fd).collect()
+        self.entries
+            .borrow()
+            .iter()
+            .filter_map(|entry| entry.fd)
+            .collect()
     }
 
     /// Tells every task that the process drains.
@@ -152,7 +161,12 @@ impl Deadline {
 
     fn new(all: &Rc<Deadlines>, waker: Option<Waker>, fd: Option<RawFd>) -> Self {
         let fired = if all.draining.get() { DRAIN } else { 0 };
-        let entry = Entry { waker, fd, due: [NEVER; 2], fired };
+        let entry = Entry {
+            waker,
+            fd,
+            due: [NEVER; 2],
+            fired,
+        };
         let mut entries = all.entries.borrow_mut();
         let index = if let Some(index) = all.free.borrow_mut().pop() {
             entries[index as usize] = entry;
@@ -161,7 +175,10 @@ impl Deadline {
             entries.push(entry);
             (entries.len() - 1) as u32
         };
-        Self { all: Rc::clone(all), index }
+        Self {
+            all: Rc::clone(all),
+            index,
+        }
     }
 
     #[inline]
@@ -197,7 +214,11 @@ impl Deadline {
 
     /// Waits for `wait`, which must be safe to drop, until the slot's deadline.
     #[inline]
-    pub async fn guard<T>(&self, slot: Slot, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
+    pub async fn guard<T>(
+        &self,
+        slot: Slot,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, Interrupt> {
         self.race(1 << slot as u8, wait).await
     }
 
@@ -218,7 +239,11 @@ impl Deadline {
         poll_fn(|cx| {
             let fired = self.fired() & mask;
             if fired != 0 {
-                let interrupt = if fired & DRAIN != 0 { Interrupt::Drain } else { Interrupt::Overdue };
+                let interrupt = if fired & DRAIN != 0 {
+                    Interrupt::Drain
+                } else {
+                    Interrupt::Overdue
+                };
                 return Poll::Ready(Err(interrupt));
             }
             wait.as_mut().poll(cx).map(Ok)
@@ -235,7 +260,14 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.entry(|entry| *entry = Entry { waker: None, fd: None, due: [NEVER; 2], fired: 0 });
+        self.entry(|entry| {
+            *entry = Entry {
+                waker: None,
+                fd: None,
+                due: [NEVER; 2],
+                fired: 0,
+            }
+        });
         self.all.free.borrow_mut().push(self.index);
     }
 }
@@ -254,7 +286,10 @@ mod tests {
         let one = registered(&all);
         one.set(Slot::Request, Ticks::from(Duration::from_millis(250)));
         all.sweep(3);
-        assert!(!one.overdue(Slot::Request), "three whole ticks may have been less than 300 ms");
+        assert!(
+            !one.overdue(Slot::Request),
+            "three whole ticks may have been less than 300 ms"
+        );
         all.sweep(1);
         assert!(one.overdue(Slot::Request) && !one.overdue(Slot::Response));
         one.set(Slot::Request, Ticks(5));
@@ -272,7 +307,10 @@ mod tests {
         all.sweep(2);
         drop(first);
         let second = registered(&all);
-        assert_eq!((second.index, second.overdue(Slot::Response), all.len()), (0, false, 1));
+        assert_eq!(
+            (second.index, second.overdue(Slot::Response), all.len()),
+            (0, false, 1)
+        );
     }
 
     #[test]

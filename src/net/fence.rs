@@ -9,10 +9,12 @@ use std::task::Poll;
 /// Runs `task`; a panic in it is an error. What it owned is dropped, and shared state is only changed by whole steps, so others go on.
 pub async fn fenced<T>(task: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
     let mut task = pin!(task);
-    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
+    poll_fn(
+        move |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
     .await
 }
 

@@ -24,10 +24,16 @@ impl std::fmt::Display for ListenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "the address is in use by a socket without SO_REUSEPORT or of another user; stop that program or choose another address")
+                write!(
+                    f,
+                    "the address is in use by a socket without SO_REUSEPORT or of another user; stop that program or choose another address"
+                )
             }
             Self::Socket(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{error}; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE")
+                write!(
+                    f,
+                    "{error}; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+                )
             }
             Self::Socket(error) => error.fmt(f),
             Self::Option(error) => error.fmt(f),
@@ -51,7 +57,11 @@ impl From<OptionError> for ListenError {
 
 /// Opens one listening socket on `address`, beside others of this process on the same address (`SO_REUSEPORT`, socket(7)).
 pub fn open(listen: &Listen, address: SocketAddr) -> Result<StdListener, ListenError> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM.cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
@@ -82,7 +92,9 @@ impl Listener {
     /// Takes the socket onto the calling thread's runtime. `nonblocking` is for the epoll driver, which calls accept itself.
     pub fn new(listener: StdListener, nonblocking: bool) -> io::Result<Self> {
         listener.set_nonblocking(nonblocking)?;
-        Ok(Self { listener: TcpListener::from_std(listener)? })
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+        })
     }
 
     /// Waits for a connection. Must not be dropped before it completes: an accepted descriptor would be lost.
@@ -97,7 +109,9 @@ impl Listener {
         let listener = self.as_fd();
         SockRef::from(&listener).set_nonblocking(true)?;
         let (socket, peer) = SockRef::from(&listener).accept()?;
-        let peer = peer.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let peer = peer
+            .as_socket()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         // Sockets taken by accept(2) do not inherit O_NONBLOCK; the epoll driver's own are non-blocking, and so is every call on ours.
         Ok((Socket::new(socket.into())?, peer))
     }
@@ -136,10 +150,16 @@ fn shutdown(fd: RawFd) {
 
 /// Whether accepting failed for want of something that others will give back: wait and try again (accept(2)).
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// Whether the listening socket itself is at its end.
 pub fn is_closed(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::ECANCELED))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::ECANCELED)
+    )
 }

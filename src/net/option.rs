@@ -39,7 +39,10 @@ pub fn set_tcp(fd: BorrowedFd<'_>, tcp: &Tcp) -> Result<(), OptionError> {
         named("send_buffer", socket.set_send_buffer_size(bytes))?;
     }
     if let Some(us) = tcp.busy_poll_us {
-        named("busy_poll_us", set_int(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, us))?;
+        named(
+            "busy_poll_us",
+            set_int(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, us),
+        )?;
     }
     if let Some(name) = &tcp.congestion {
         named("congestion", socket.set_tcp_congestion(name.as_bytes()))?;
@@ -50,24 +53,48 @@ pub fn set_tcp(fd: BorrowedFd<'_>, tcp: &Tcp) -> Result<(), OptionError> {
 /// Wakes the listener only when data has come, or after `wait` (`TCP_DEFER_ACCEPT`, whole seconds, rounded up).
 pub fn set_defer_accept(fd: BorrowedFd<'_>, wait: Duration) -> Result<(), OptionError> {
     let seconds = wait.as_millis().div_ceil(1000).clamp(1, 3600) as u32;
-    named("defer_accept", set_int(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds))
+    named(
+        "defer_accept",
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds),
+    )
 }
 
 /// Accepts data in a SYN; `queue` bounds requests that are not yet confirmed (`TCP_FASTOPEN`, RFC 7413).
 pub fn set_fast_open(fd: BorrowedFd<'_>, queue: u32) -> Result<(), OptionError> {
-    named("fast_open", set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue))
+    named(
+        "fast_open",
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue),
+    )
 }
 
 /// Sends the first data in the SYN where the server gave us a cookie (`TCP_FASTOPEN_CONNECT`).
 pub fn set_fast_open_connect(fd: BorrowedFd<'_>) -> Result<(), OptionError> {
-    named("fast_open", set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1))
+    named(
+        "fast_open",
+        set_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1),
+    )
 }
 
-fn set_int(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
+fn set_int(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: u32,
+) -> io::Result<()> {
     let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
     // SAFETY: the kernel reads `value`, which lives through the call, by the size given.
     let result = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t)
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -10,7 +10,10 @@ pub fn thread_id() -> u32 {
 
 /// Raises the soft limit of open descriptors to the hard one (getrlimit(2)) and gives what holds then.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the kernel writes into `limit`, which lives through the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } < 0 {
         return Err(io::Error::last_os_error());

@@ -29,7 +29,12 @@ pub enum Flags {
 
 impl Flags {
     /// Best first.
-    pub const ALL: [Self; 4] = [Self::DeferTaskrun, Self::SingleIssuerCoopTaskrun, Self::CoopTaskrun, Self::Plain];
+    pub const ALL: [Self; 4] = [
+        Self::DeferTaskrun,
+        Self::SingleIssuerCoopTaskrun,
+        Self::CoopTaskrun,
+        Self::Plain,
+    ];
 
     /// The flags' names as the manual has them.
     pub const fn as_str(self) -> &'static str {
@@ -44,13 +49,21 @@ impl Flags {
     /// The ring builder for these flags and this size.
     pub fn builder(self, entries: u32) -> Builder {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(entries * COMPLETIONS_PER_SUBMISSION).setup_clamp();
+        builder
+            .setup_cqsize(entries * COMPLETIONS_PER_SUBMISSION)
+            .setup_clamp();
         match self {
             Self::DeferTaskrun => {
-                builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
+                builder
+                    .setup_single_issuer()
+                    .setup_defer_taskrun()
+                    .setup_submit_all();
             }
             Self::SingleIssuerCoopTaskrun => {
-                builder.setup_single_issuer().setup_coop_taskrun().setup_submit_all();
+                builder
+                    .setup_single_issuer()
+                    .setup_coop_taskrun()
+                    .setup_submit_all();
             }
             Self::CoopTaskrun => {
                 builder.setup_coop_taskrun().setup_submit_all();
@@ -90,7 +103,9 @@ pub fn choose(io: &Io) -> Result<Driver, String> {
     let trial = std::thread::spawn(move || try_rings(entries)).join();
     match trial.unwrap_or_else(|_| Err("the trial of io_uring panicked".to_owned())) {
         Ok(driver) => Ok(driver),
-        Err(reason) if io.mode == IoMode::Auto => Ok(Driver::Epoll { reason: Some(reason) }),
+        Err(reason) if io.mode == IoMode::Auto => Ok(Driver::Epoll {
+            reason: Some(reason),
+        }),
         Err(reason) => Err(reason),
     }
 }
@@ -104,13 +119,19 @@ fn try_rings(wanted: u32) -> Result<Driver, String> {
                 require_operations(&ring)?;
                 let note = (entries < wanted)
                     .then(|| format!("the ring has {entries} entries instead of {wanted}: RLIMIT_MEMLOCK is too low (LimitMEMLOCK=infinity lifts it)"));
-                return Ok(Driver::Uring { flags, entries, note });
+                return Ok(Driver::Uring {
+                    flags,
+                    entries,
+                    note,
+                });
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINVAL) => {
                     remaining.next();
                 }
-                Some(libc::ENOMEM) if entries > ENTRIES_MIN => entries = (entries / 2).max(ENTRIES_MIN),
+                Some(libc::ENOMEM) if entries > ENTRIES_MIN => {
+                    entries = (entries / 2).max(ENTRIES_MIN)
+                }
                 _ => return Err(explain(&error)),
             },
         }
@@ -133,7 +154,9 @@ fn require_operations(ring: &IoUring) -> Result<(), String> {
         return Err("this kernel's io_uring is too old: it lacks IORING_FEAT_EXT_ARG (Linux 5.11, or 5.10.162)".to_owned());
     }
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| explain(&error))?;
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(|error| explain(&error))?;
     match NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         Some((_, name)) => Err(format!("this kernel's io_uring lacks the operation {name}")),
         None => Ok(()),
@@ -157,7 +180,12 @@ fn explain(error: &io::Error) -> String {
 }
 
 fn disabled_setting() -> Option<String> {
-    Some(std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().to_owned())
+    Some(
+        std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+            .ok()?
+            .trim()
+            .to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -166,7 +194,12 @@ mod tests {
 
     #[test]
     fn every_refusal_names_a_cause() {
-        let cases = [(libc::EPERM, "forbidden"), (libc::ENOSYS, "no io_uring"), (libc::ENOMEM, "RLIMIT_MEMLOCK"), (libc::EMFILE, "RLIMIT_NOFILE")];
+        let cases = [
+            (libc::EPERM, "forbidden"),
+            (libc::ENOSYS, "no io_uring"),
+            (libc::ENOMEM, "RLIMIT_MEMLOCK"),
+            (libc::EMFILE, "RLIMIT_NOFILE"),
+        ];
         for (errno, part) in cases {
             let text = explain(&io::Error::from_raw_os_error(errno));
             assert!(text.contains(part), "{text}");
@@ -175,7 +208,11 @@ mod tests {
 
     #[test]
     fn epoll_is_chosen_without_a_trial() {
-        let io = Io { mode: IoMode::Epoll, ring_entries: 4096, accepts: 1 };
+        let io = Io {
+            mode: IoMode::Epoll,
+            ring_entries: 4096,
+            accepts: 1,
+        };
         assert_eq!(choose(&io), Ok(Driver::Epoll { reason: None }));
     }
 }

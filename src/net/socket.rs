@@ -40,15 +40,28 @@ impl Socket {
 
     /// Takes over a stream of the runtime.
     pub fn from_stream(stream: TcpStream) -> Self {
-        Self { stream: ManuallyDrop::new(stream), waits: Cell::new(0) }
+        Self {
+            stream: ManuallyDrop::new(stream),
+            waits: Cell::new(0),
+        }
     }
 
     /// Receives what is there into the free capacity of `buffer`, without waiting. Gives the number of bytes, 0 at the end of the stream.
     pub fn try_recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let free = buffer.spare_capacity_mut();
-        debug_assert!(!free.is_empty(), "a receive without room would look like the end of the stream");
+        debug_assert!(
+            !free.is_empty(),
+            "a receive without room would look like the end of the stream"
+        );
         // SAFETY: the kernel writes at most `free.len()` bytes into memory that lives through the call.
-        let received = unsafe { libc::recv(self.as_raw_fd(), free.as_mut_ptr().cast(), free.len(), libc::MSG_DONTWAIT) };
+        let received = unsafe {
+            libc::recv(
+                self.as_raw_fd(),
+                free.as_mut_ptr().cast(),
+                free.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
         let received = check(received)?;
         // SAFETY: the kernel has written this many bytes behind the buffer's length.
         unsafe { buffer.set_len(buffer.len() + received) };
@@ -58,7 +71,14 @@ impl Socket {
     /// Sends what the socket takes of `bytes` without waiting.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         // SAFETY: the kernel reads at most `bytes.len()` bytes from memory that lives through the call.
-        let sent = unsafe { libc::send(self.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        let sent = unsafe {
+            libc::send(
+                self.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
         check(sent)
     }
 
@@ -66,7 +86,14 @@ impl Socket {
     pub fn peek(&self) -> Peek {
         let mut byte = 0u8;
         // SAFETY: the kernel writes at most one byte into `byte`, which lives through the call.
-        let received = unsafe { libc::recv(self.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        let received = unsafe {
+            libc::recv(
+                self.as_raw_fd(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
         match check(received) {
             Ok(0) => Peek::Closed,
             Ok(_) => Peek::Bytes,
@@ -106,7 +133,10 @@ impl Socket {
 
     /// Makes the close that follows a reset, so that the peer cannot take what it got for whole.
     pub fn reset_on_close(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         // SAFETY: the kernel reads `linger`, which lives through the call, by the size given.
         unsafe {
             libc::setsockopt(

@@ -16,19 +16,35 @@ impl Interval {
     /// Goes off every `period` from now on.
     pub fn new(period: Duration) -> io::Result<Self> {
         // SAFETY: no pointers are passed; the result is checked.
-        let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        let fd = unsafe {
+            libc::timerfd_create(
+                libc::CLOCK_MONOTONIC,
+                libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
+            )
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor was just made and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let period = libc::timespec { tv_sec: period.as_secs() as libc::time_t, tv_nsec: libc::c_long::from(period.subsec_nanos() as i32) };
-        let setting = libc::itimerspec { it_interval: period, it_value: period };
+        let period = libc::timespec {
+            tv_sec: period.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(period.subsec_nanos() as i32),
+        };
+        let setting = libc::itimerspec {
+            it_interval: period,
+            it_value: period,
+        };
         // SAFETY: `setting` lives through the call; a null old value is allowed.
-        if unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) } < 0 {
+        if unsafe {
+            libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
+        } < 0
+        {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { timer: Socket::new(fd)? })
+        Ok(Self {
+            timer: Socket::new(fd)?,
+        })
     }
 
     /// Waits until it has gone off, and gives how often since the last call (at least once).
@@ -42,7 +58,10 @@ impl Interval {
                 return Ok(u32::try_from(times).unwrap_or(u32::MAX));
             }
             let error = io::Error::last_os_error();
-            if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) {
                 return Err(error);
             }
         }

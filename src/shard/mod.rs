@@ -55,19 +55,26 @@ pub struct Seat {
 }
 
 /// Starts a shard's thread. It ends when the process drains and the shard's last connection has ended; then it calls `ended`.
-pub fn spawn(common: Arc<Common>, seat: Seat, listeners: Vec<TcpListener>, ended: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("shard-{}", seat.id)).spawn(move || {
-        if let Some(cpu) = seat.cpu
-            && !affinity::pin_to(cpu)
-        {
-            tracing::warn!(shard = seat.id, cpu, "cannot be pinned to its CPU");
-        }
-        supervise(&common, seat, listeners);
-        common.counters[seat.id].end();
-        // What the shard still holds of the access log must be gone before the log can be closed.
-        drop(common);
-        ended();
-    })
+pub fn spawn(
+    common: Arc<Common>,
+    seat: Seat,
+    listeners: Vec<TcpListener>,
+    ended: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(format!("shard-{}", seat.id))
+        .spawn(move || {
+            if let Some(cpu) = seat.cpu
+                && !affinity::pin_to(cpu)
+            {
+                tracing::warn!(shard = seat.id, cpu, "cannot be pinned to its CPU");
+            }
+            supervise(&common, seat, listeners);
+            common.counters[seat.id].end();
+            // What the shard still holds of the access log must be gone before the log can be closed.
+            drop(common);
+            ended();
+        })
 }
 
 /// Runs the shard, and starts it again each time that it dies.
@@ -78,7 +85,11 @@ fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
         let ran = opened.and_then(|listeners| run(common, seat, listeners));
         let Err(why) = ran else { return };
         common.counters[seat.id].restarts.inc();
-        tracing::error!(shard = seat.id, error = why, "shard died; starting it again");
+        tracing::error!(
+            shard = seat.id,
+            error = why,
+            "shard died; starting it again"
+        );
         std::thread::sleep(RESTART_PAUSE);
     }
 }
@@ -87,13 +98,24 @@ fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
 fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<(), String> {
     let counters = &common.counters[seat.id];
     counters.begin(process::thread_id(), seat.cpu);
-    let access_log = common.access_log.as_ref().map(|log| log.shard(Arc::clone(counters)));
-    let lane = Rc::new(Lane::new(Arc::clone(&common.config), seat.id, &common.places, Arc::clone(counters), access_log));
+    let access_log = common
+        .access_log
+        .as_ref()
+        .map(|log| log.shard(Arc::clone(counters)));
+    let lane = Rc::new(Lane::new(
+        Arc::clone(&common.config),
+        seat.id,
+        &common.places,
+        Arc::clone(counters),
+        access_log,
+    ));
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let serving = serve(common, &lane, listeners);
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
-            let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(flags.builder(*entries)).with_entries(*entries);
+            let builder = RuntimeBuilder::<IoUringDriver>::new()
+                .uring_builder(flags.builder(*entries))
+                .with_entries(*entries);
             drive(builder.build(), serving)
         }
         Driver::Epoll { .. } => drive(RuntimeBuilder::<LegacyDriver>::new().build(), serving),
@@ -109,7 +131,10 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
 }
 
 /// Drives a shard's main task to its end on a new runtime.
-fn drive<D: monoio::Driver>(runtime: io::Result<Runtime<D>>, serving: impl Future<Output = io::Result<()>>) -> Result<(), String> {
+fn drive<D: monoio::Driver>(
+    runtime: io::Result<Runtime<D>>,
+    serving: impl Future<Output = io::Result<()>>,
+) -> Result<(), String> {
     let mut runtime = runtime.map_err(|error| format!("the runtime cannot be built: {error}"))?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serving)));
     // Dropping a runtime frees memory that the kernel may still write accepted addresses to.
@@ -123,17 +148,26 @@ fn drive<D: monoio::Driver>(runtime: io::Result<Runtime<D>>, serving: impl Futur
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_owned())
 }
 
 /// A shard's main task: starts accepting, then sweeps until the shard has drained.
-async fn serve(common: &Arc<Common>, lane: &Rc<Lane>, listeners: Vec<TcpListener>) -> io::Result<()> {
+async fn serve(
+    common: &Arc<Common>,
+    lane: &Rc<Lane>,
+    listeners: Vec<TcpListener>,
+) -> io::Result<()> {
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
     let mut opened = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = Rc::new(Listener::new(listener, nonblocking)?);
         for _ in 0..common.config.io.accepts {
-            let task = accept::run(Rc::clone(lane), Rc::clone(&listener), Arc::clone(&common.counters));
+            let task = accept::run(
+                Rc::clone(lane),
+                Rc::clone(&listener),
+                Arc::clone(&common.counters),
+            );
             monoio::spawn(async move {
                 if let Err(panic) = fence::fenced(task).await {
                     tracing::error!(error = panic_text(&*panic), "an accept task panicked");
@@ -152,5 +186,7 @@ async fn serve(common: &Arc<Common>, lane: &Rc<Lane>, listeners: Vec<TcpListener
 
 /// The shard's counters, by shard number.
 pub fn counters(shards: usize, servers: usize) -> AllCounters {
-    (0..shards).map(|_| Arc::new(ShardCounters::new(servers))).collect()
+    (0..shards)
+        .map(|_| Arc::new(ShardCounters::new(servers)))
+        .collect()
 }

@@ -12,7 +12,11 @@ use crate::net::timer::Interval;
 const POOL_TICKS: u32 = 10;
 
 /// Sweeps until the shard has drained. `stop_accepting` is called once, when draining begins.
-pub async fn run(lane: &Rc<Lane>, draining: &AtomicBool, stop_accepting: impl FnOnce()) -> io::Result<()> {
+pub async fn run(
+    lane: &Rc<Lane>,
+    draining: &AtomicBool,
+    stop_accepting: impl FnOnce(),
+) -> io::Result<()> {
     let interval = Interval::new(TICK)?;
     let mut stop_accepting = Some(stop_accepting);
     let mut pools_due = POOL_TICKS;

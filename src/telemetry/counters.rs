@@ -198,6 +198,8 @@ pub struct ShardCounters {
     pub accept_backoffs: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,
+    /// Times that the shard died and was started again.
+    pub restarts: Counter,
     /// Client connections refused for a limit.
     pub refused_connections: Counter,
     /// Timeouts by [`TimeoutKind`]; see [`Self::timeout`].
@@ -240,6 +242,7 @@ impl ShardCounters {
             accept_errors: Counter::default(),
             accept_backoffs: Counter::default(),
             panics: Counter::default(),
+            restarts: Counter::default(),
             refused_connections: Counter::default(),
             timeouts: Default::default(),
             retries: Counter::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
-use super::counters::{Counter, ServerCounters, ShardCounters};
+use super::counters::{ServerCounters, ShardCounters};
 use crate::config::Config;
 
 /// How the shards talk to the kernel, as found at start.
@@ -18,8 +18,6 @@ pub struct IoReport {
     pub reason: Option<String>,
     /// Submission queue entries of each ring.
     pub ring_entries: u32,
-    /// `direct` or `ring`.
-    pub send: String,
 }
 
 /// A server's names.
@@ -57,8 +55,6 @@ pub struct View {
     pub started: SystemTime,
     /// The same on a clock that never jumps, for durations.
     pub started_instant: Instant,
-    /// Shards started again after they died. The thread that starts them is the one writer.
-    pub shard_restarts: Counter,
     /// No new connections are taken; what runs is finished.
     pub draining: AtomicBool,
 }
@@ -93,9 +89,13 @@ impl View {
             io,
             started: SystemTime::now(),
             started_instant: Instant::now(),
-            shard_restarts: Counter::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Shards started again after they died.
+    pub fn shard_restarts(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.restarts.get()).sum()
     }
 
     /// How many servers all upstreams have.

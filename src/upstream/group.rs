@@ -68,14 +68,18 @@ impl Tried {
 impl Group {
     /// The upstream's view of one shard. `first_id` is the flat index of its first server.
     pub fn new(upstream: &Upstream, first_id: usize, places: &Places, shard: usize) -> Self {
-        let servers = upstream.servers.iter().enumerate().map(|(index, server)| Server {
-            id: first_id + index,
-            name: server.name.clone(),
-            host: server.address.host_field(),
-            pool: Pool::new(&upstream.pool),
-            pooled: RefCell::default(),
-            places: Arc::clone(places),
-        });
+        let servers = upstream
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(index, server)| Server {
+                id: first_id + index,
+                name: server.name.clone(),
+                host: server.address.host_field(),
+                pool: Pool::new(&upstream.pool),
+                pooled: RefCell::default(),
+                places: Arc::clone(places),
+            });
         Self {
             name: upstream.name.clone(),
             servers: servers.collect(),
@@ -92,7 +96,9 @@ impl Group {
 
     /// Whether each connection is closed after one request.
     pub fn closes_connections(&self) -> bool {
-        self.servers.first().is_some_and(|server| server.pool.closes_after_one())
+        self.servers
+            .first()
+            .is_some_and(|server| server.pool.closes_after_one())
     }
 
     /// The next server that has not been tried.
@@ -105,7 +111,10 @@ impl Group {
     pub async fn connect(&self, server: usize, now: u32) -> io::Result<Connection> {
         let server = &self.servers[server];
         let Some(address) = server.place() else {
-            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name is not resolved"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "the host name is not resolved",
+            ));
         };
         let socket = connect::connect(&address, &self.tcp, self.fast_open).await?;
         Ok(Connection::new(socket, now))

@@ -21,7 +21,11 @@ pub struct Connection {
 impl Connection {
     /// A connection established at tick `now`.
     pub const fn new(socket: Socket, now: u32) -> Self {
-        Self { socket, born: now, requests: 0 }
+        Self {
+            socket,
+            born: now,
+            requests: 0,
+        }
     }
 
     /// Whether it has carried a request before.
@@ -82,14 +86,20 @@ impl Pool {
 
     /// Keeps a connection for the next request, unless it has served its time; a full pool closes its oldest.
     pub fn put(&self, connection: Connection, now: u32) {
-        if self.max_idle == 0 || connection.requests >= self.requests_max || self.is_too_old(&connection, now) {
+        if self.max_idle == 0
+            || connection.requests >= self.requests_max
+            || self.is_too_old(&connection, now)
+        {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() == self.max_idle {
             idle.pop_front();
         }
-        idle.push_back(Idle { connection, since: now });
+        idle.push_back(Idle {
+            connection,
+            since: now,
+        });
     }
 
     /// Whether a connection is never used for a second request.
@@ -101,7 +111,9 @@ impl Pool {
     pub fn expire(&self, now: u32) {
         self.idle.borrow_mut().retain(|idle| {
             let idle_for = Ticks::between(idle.since, now);
-            idle_for < self.idle_ticks && !self.is_too_old(&idle.connection, now) && idle.connection.socket.peek() == Peek::Empty
+            idle_for < self.idle_ticks
+                && !self.is_too_old(&idle.connection, now)
+                && idle.connection.socket.peek() == Peek::Empty
         });
     }
 
@@ -126,6 +138,7 @@ impl Pool {
     }
 
     fn is_too_old(&self, connection: &Connection, now: u32) -> bool {
-        self.age_ticks.is_some_and(|age| Ticks::between(connection.born, now) >= age)
+        self.age_ticks
+            .is_some_and(|age| Ticks::between(connection.born, now) >= age)
     }
 }

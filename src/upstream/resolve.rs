@@ -42,7 +42,14 @@ struct Name {
 
 /// Fills in the addresses that need no resolving, resolves the others once, and goes on resolving those whose upstream asks for it.
 pub fn start(config: &Config) -> std::io::Result<Places> {
-    let servers = || config.upstreams.iter().flat_map(|upstream| upstream.servers.iter().map(move |server| (upstream, server)));
+    let servers = || {
+        config.upstreams.iter().flat_map(|upstream| {
+            upstream
+                .servers
+                .iter()
+                .map(move |server| (upstream, server))
+        })
+    };
     let places: Places = servers().map(|_| Place::default()).collect();
     let mut names = Vec::new();
     for (index, (upstream, server)) in servers().enumerate() {
@@ -54,7 +61,13 @@ pub fn start(config: &Config) -> std::io::Result<Places> {
                 places[index].set(Address::Unix(path.clone()));
             }
             ServerAddress::Name(host, port) => {
-                names.push(Name { place: index, host: host.clone(), port: *port, every: upstream.resolve, due: Instant::now() });
+                names.push(Name {
+                    place: index,
+                    host: host.clone(),
+                    port: *port,
+                    every: upstream.resolve,
+                    due: Instant::now(),
+                });
             }
         }
     }
@@ -64,7 +77,9 @@ pub fn start(config: &Config) -> std::io::Result<Places> {
     names.retain(|name| name.every.is_some() || places[name.place].get().is_none());
     if !names.is_empty() {
         let places = Arc::clone(&places);
-        std::thread::Builder::new().name("resolver".to_owned()).spawn(move || run(names, &places))?;
+        std::thread::Builder::new()
+            .name("resolver".to_owned())
+            .spawn(move || run(names, &places))?;
     }
     Ok(places)
 }
@@ -76,7 +91,9 @@ impl Name {
     /// Keeps the present address when it is still among the answers, so that connections to it stay of use.
     fn resolve(&mut self, places: &Places) {
         let place = &places[self.place];
-        let answer = (self.host.as_str(), self.port).to_socket_addrs().map(|addresses| addresses.map(Address::Socket).collect::<Vec<_>>());
+        let answer = (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map(|addresses| addresses.map(Address::Socket).collect::<Vec<_>>());
         match answer {
             Ok(addresses) if !addresses.is_empty() => {
                 let kept = place.get().filter(|present| addresses.contains(present));
@@ -99,7 +116,11 @@ impl Name {
 
 fn run(mut names: Vec<Name>, places: &Places) {
     while !names.is_empty() {
-        let next = names.iter().map(|name| name.due).min().unwrap_or_else(Instant::now);
+        let next = names
+            .iter()
+            .map(|name| name.due)
+            .min()
+            .unwrap_or_else(Instant::now);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         for name in names.iter_mut().filter(|name| name.due <= Instant::now()) {
             name.resolve(places);

@@ -1,0 +1,117 @@
+//! `ringlane demo`: three sample origins and the proxy in front of them, in one program.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use crate::config::{Complaint, Config};
+use crate::origin;
+use crate::server::Server;
+use clap::Args;
+
+/// Names of the origins, and the ports they take when those are free.
+const ORIGINS: [(&str, u16); 3] = [("a", 9001), ("b", 9002), ("c", 9003)];
+
+/// Options of `ringlane demo`.
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// Address of the proxy.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address of the status page.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
+}
+
+/// Runs until a signal ends it.
+pub(super) fn run(args: &DemoArgs) -> ExitCode {
+    match start(args) {
+        Ok(server) => server.wait(),
+        Err(message) => {
+            eprintln!("ringlane demo: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the origins and the proxy, and says how to try them.
+fn start(args: &DemoArgs) -> Result<Server, String> {
+    let mut origins = Vec::with_capacity(ORIGINS.len());
+    for (name, port) in ORIGINS {
+        let address = spawn_origin(name, port).map_err(|error| error.to_string())?;
+        origins.push((name, address));
+    }
+    let text = config_text(args, &origins);
+    let config = Config::parse(&text, "demo").map_err(|complaints| join(&complaints))?;
+    let server = Server::start(config).map_err(|error| error.to_string())?;
+    print!("{}", guide(&server, &origins));
+    Ok(server)
+}
+
+/// Complaints, one a line. Only the two addresses of the command line can give cause for one.
+fn join(complaints: &[Complaint]) -> String {
+    let lines: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
+    lines.join("\n")
+}
+
+/// An origin at `port`, or at one that the kernel chooses when that is taken.
+fn spawn_origin(name: &str, port: u16) -> io::Result<SocketAddr> {
+    let at = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    match origin::spawn(at(port), name.to_owned(), None) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            origin::spawn(at(0), name.to_owned(), None)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The demo's configuration, as a user would write it.
+fn config_text(args: &DemoArgs, origins: &[(&str, SocketAddr)]) -> String {
+    let servers: Vec<String> = origins
+        .iter()
+        .map(|(name, address)| format!("{{ address = \"{address}\", name = \"{name}\" }}"))
+        .collect();
+    format!(
+        "[admin]\n\
+         address = \"{admin}\"\n\
+         [forward]\n\
+         served_by = true\n\
+         [[listen]]\n\
+         address = \"{listen}\"\n\
+         [[upstream]]\n\
+         name = \"demo\"\n\
+         server = [ {servers} ]\n",
+        admin = args.admin,
+        listen = args.listen,
+        servers = servers.join(", "),
+    )
+}
+
+/// What is listening where, and lines to try.
+fn guide(server: &Server, origins: &[(&str, SocketAddr)]) -> String {
+    let mut lines = Vec::new();
+    for address in server.listening() {
+        lines.push(format!("proxy      http://{address}/"));
+    }
+    if let Some(admin) = server.admin() {
+        lines.push(format!(
+            "status     http://{admin}/lb/status and http://{admin}/metrics"
+        ));
+    }
+    for (name, address) in origins {
+        lines.push(format!("origin {name}   http://{address}/"));
+    }
+    lines.push(format!("io mode    {}", server.io_mode()));
+    if let Some(proxy) = server.listening().first() {
+        lines.push(format!(
+            "\nTry, in another terminal:\n\
+             \x20 curl -i http://{proxy}/              # each origin answers in turn\n\
+             \x20 curl http://{proxy}/headers          # what an origin gets to see\n\
+             \x20 curl -N http://{proxy}/events        # server-sent events leave at once\n\
+             \x20 curl -o /dev/null http://{proxy}/bytes/1073741824\n\
+             \x20 wrk -t2 -c64 -d10s --latency http://{proxy}/\n\
+             \nCtrl-C ends it."
+        ));
+    }
+    lines.join("\n") + "\n"
+}

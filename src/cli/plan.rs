@@ -1,0 +1,268 @@
+//! What a configuration would run, for people.
+
+use std::fmt::{self, Formatter, Write as _};
+use std::thread;
+
+use crate::config::{
+    AccessLog, Admin, Config, HostPolicy, IoMode, Listen, Route, Server, Shards, Size, Span, Tcp,
+    Upstream,
+};
+
+/// Shows what a configuration would run.
+pub(super) struct Plan<'a>(pub(super) &'a Config);
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.shards(f)?;
+        self.listens(f)?;
+        self.upstreams(f)?;
+        self.routes(f)?;
+        self.timeouts(f)?;
+        self.limits(f)
+    }
+}
+
+impl Plan<'_> {
+    fn shards(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Config {
+            shards, pin, io, ..
+        } = self.0;
+        let pin = if *pin { "pinned" } else { "not pinned" };
+        let mode = match io.mode {
+            IoMode::Auto => "io_uring if possible, else epoll",
+            IoMode::Uring => "io_uring",
+            IoMode::Epoll => "epoll",
+        };
+        row(f, "shards", &format!("{}, {pin}", count(shards)))?;
+        let ring = format!(
+            "{} ring entries, {} accepts outstanding",
+            io.ring_entries, io.accepts
+        );
+        row(f, "io", &format!("{mode}; {ring}"))
+    }
+
+    fn listens(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for listen in &self.0.listens {
+            let (address, options) = (listen.address, options(listen));
+            row(f, "listen", &format!("{address}: {options}"))?;
+        }
+        let status = |admin: &Admin| format!("http://{}/lb/status and /metrics", admin.address);
+        row(f, "status", &or_off(self.0.admin.as_ref().map(status)))?;
+        row(
+            f,
+            "access log",
+            &or_off(self.0.access_log.as_ref().map(access_log)),
+        )
+    }
+
+    fn upstreams(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0
+            .upstreams
+            .iter()
+            .try_for_each(|upstream| self::upstream(f, upstream))
+    }
+
+    fn routes(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nroutes")?;
+        let pattern = |route: &Route| format!("{} {}", route.host, route.path);
+        let lengths = self.0.routes.iter().map(|route| pattern(route).len());
+        let width = lengths.max().unwrap_or_default();
+        for route in &self.0.routes {
+            let (pattern, upstream) = (pattern(route), &self.0.upstreams[route.upstream].name);
+            let strip = if route.strip_prefix {
+                ", without the prefix"
+            } else {
+                ""
+            };
+            writeln!(f, "  {pattern:width$}  to {upstream}{strip}")?;
+        }
+        Ok(())
+    }
+
+    fn timeouts(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let timeouts = &self.0.timeouts;
+        writeln!(f, "\ntimeouts")?;
+        for (name, timeout) in [
+            ("  client header", timeouts.client_header),
+            ("  client body", timeouts.client_body),
+            ("  keep-alive", timeouts.keep_alive),
+            ("  write", timeouts.write),
+            ("  tunnel idle", timeouts.tunnel_idle),
+            ("  shutdown", self.0.shutdown_timeout),
+        ] {
+            row(f, name, &Span(timeout).to_string())?;
+        }
+        Ok(())
+    }
+
+    fn limits(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let limits = &self.0.limits;
+        writeln!(f, "\nlimits")?;
+        row(
+            f,
+            "  head",
+            &format!(
+                "{}, {} fields",
+                Size(limits.head_bytes as u64),
+                limits.header_count
+            ),
+        )?;
+        row(f, "  target", &Size(limits.uri_bytes as u64).to_string())?;
+        row(
+            f,
+            "  body",
+            &limits
+                .body_bytes
+                .map_or("no limit".to_owned(), |bytes| Size(bytes).to_string()),
+        )?;
+        let requests = or_no_limit(limits.requests_per_connection);
+        row(f, "  requests", &format!("{requests} for each connection"))?;
+        let in_all = or_no_limit(limits.connections);
+        row(
+            f,
+            "  connections",
+            &format!(
+                "{} for each shard, {in_all} in all",
+                limits.connections_per_shard
+            ),
+        )
+    }
+}
+
+fn row(f: &mut Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+    writeln!(f, "{name:15} {value}")
+}
+
+fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
+    writeln!(f, "\nupstream {}", upstream.name)?;
+    row(f, "  policy", "round_robin")?;
+    row(
+        f,
+        "  retries",
+        &format!("on up to {} further servers", upstream.retries),
+    )?;
+    row(f, "  host", &host(upstream))?;
+    row(f, "  timeouts", &upstream_timeouts(upstream))?;
+    row(f, "  pool", &pool(upstream))?;
+    let fast_open = upstream.fast_open.then(|| "fast open".to_owned());
+    let sockets = tcp(&upstream.tcp, fast_open);
+    if !sockets.is_empty() {
+        row(f, "  sockets", &sockets)?;
+    }
+    upstream
+        .servers
+        .iter()
+        .try_for_each(|server| row(f, "  server", &address(server)))
+}
+
+/// A server's address, and its name where it has one of its own.
+fn address(Server { name, address }: &Server) -> String {
+    let address = address.to_string();
+    if *name == address {
+        address
+    } else {
+        format!("{address} ({name})")
+    }
+}
+
+fn count(shards: &Shards) -> String {
+    match shards {
+        Shards::Count(count) => count.to_string(),
+        Shards::Cpus(cpus) => format!("{}, on CPU {}", cpus.len(), list(cpus)),
+        Shards::Auto => {
+            // Respects the affinity mask and the cgroup CPU quota.
+            let here = thread::available_parallelism().ok();
+            let here = here.map_or("unknown".to_owned(), |count| count.to_string());
+            format!("one for each CPU that the process may use ({here} here)")
+        }
+    }
+}
+
+fn access_log(log: &AccessLog) -> String {
+    let path = log.path.as_ref().map(|path| path.display().to_string());
+    let path = path.unwrap_or_else(|| "standard output".to_owned());
+    format!(
+        "{path}, {} buffered for each shard",
+        Size(log.buffer_bytes as u64)
+    )
+}
+
+fn or_off(setting: Option<String>) -> String {
+    setting.unwrap_or_else(|| "off".to_owned())
+}
+
+fn list(cpus: &[usize]) -> String {
+    let cpus: Vec<_> = cpus.iter().map(ToString::to_string).collect();
+    cpus.join(", ")
+}
+
+fn or_no_limit(limit: Option<impl fmt::Display>) -> String {
+    limit.map_or("no limit".to_owned(), |limit| limit.to_string())
+}
+
+fn options(listen: &Listen) -> String {
+    let mut text = format!("backlog {}", listen.backlog);
+    if let Some(defer) = listen.defer_accept {
+        let _ = write!(text, ", accepted with data or after {}", Span(defer));
+    }
+    let fast_open = listen.fast_open.map(|queue| format!("fast open {queue}"));
+    let tcp = tcp(&listen.tcp, fast_open);
+    if tcp.is_empty() {
+        text
+    } else {
+        format!("{text}, {tcp}")
+    }
+}
+
+fn tcp(tcp: &Tcp, fast_open: Option<String>) -> String {
+    let size = |bytes: usize| Size(bytes as u64);
+    let parts = [
+        fast_open,
+        tcp.busy_poll_us
+            .map(|microseconds| format!("busy poll {microseconds} us")),
+        tcp.recv_buffer
+            .map(|bytes| format!("receive buffer {}", size(bytes))),
+        tcp.send_buffer
+            .map(|bytes| format!("send buffer {}", size(bytes))),
+        tcp.congestion
+            .as_ref()
+            .map(|name| format!("congestion {name}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn host(upstream: &Upstream) -> String {
+    let host = match &upstream.host {
+        HostPolicy::Keep => "the client's",
+        HostPolicy::Upstream => "the server's address",
+        HostPolicy::Fixed(fixed) => fixed,
+    };
+    match upstream.resolve {
+        Some(every) => format!("{host}; names resolved every {}", Span(every)),
+        None => host.to_owned(),
+    }
+}
+
+fn upstream_timeouts(upstream: &Upstream) -> String {
+    let (connect, header) = (
+        Span(upstream.connect_timeout),
+        Span(upstream.response_header_timeout),
+    );
+    format!(
+        "connect {connect}, response header {header}, response body {}",
+        Span(upstream.response_body_timeout)
+    )
+}
+
+fn pool(upstream: &Upstream) -> String {
+    let pool = &upstream.pool;
+    if pool.max_idle == 0 {
+        return "no connection is kept".to_owned();
+    }
+    let age = or_no_limit(pool.max_age.map(Span));
+    let (idle, requests) = (Span(pool.idle_timeout), or_no_limit(pool.max_requests));
+    format!(
+        "{} idle for each shard and server, for {idle}; age: {age}, requests: {requests}",
+        pool.max_idle
+    )
+}

@@ -1,0 +1,38 @@
+//! `ringlane relay`: a plain TCP byte relay, the floor in the comparison.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::thread;
+
+use crate::relay;
+use clap::Args;
+
+/// Options of `ringlane relay`.
+#[derive(Args, Debug)]
+pub(super) struct RelayArgs {
+    /// Address to listen on; port 0 lets the kernel choose.
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Server to relay to. Given several times, connections go to each in turn.
+    #[arg(long, value_name = "ADDR", required = true)]
+    to: Vec<SocketAddr>,
+    /// CPU to run on.
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+/// Relays until the process is ended.
+pub(super) fn run(args: &RelayArgs) -> ExitCode {
+    match relay::spawn(args.listen, args.to.clone(), args.cpu) {
+        Ok(address) => {
+            println!("listening on {address}");
+            loop {
+                thread::park();
+            }
+        }
+        Err(error) => {
+            eprintln!("ringlane relay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `ringlane run`: the proxy.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ConfigFile, WRONG_USE, load, log, say};
+
+const AFTER_HELP: &str = "\
+SIGTERM and SIGINT stop accepting and let running exchanges finish, up to shutdown_timeout.
+A second signal ends at once. RUST_LOG sets the log's filter and wins over the configuration.
+
+Exit code: 0 after a signal, 1 when the proxy cannot run, 2 when the configuration is refused.";
+
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let Some(config) = load(&args.config.path) else {
+        return ExitCode::from(WRONG_USE);
+    };
+    if let Err(error) = log::start(&config.log) {
+        say(&format!("error: {error}"));
+        return ExitCode::from(WRONG_USE);
+    }
+    crate::server::run(config)
+}
