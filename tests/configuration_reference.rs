@@ -246,6 +246,46 @@ fn each_key_takes_its_range_and_nothing_beyond() {
     }
 }
 
+/// The fields of [`Config`] that are not called as their key begins.
+fn field(section: &str, key: &'static str) -> &'static str {
+    match (section, key) {
+        ("", "io") => "mode",
+        ("", "cpus") => "shards",
+        ("[admin]", "enabled") => "admin",
+        _ => key,
+    }
+}
+
+#[test]
+fn each_key_sets_its_own_field() {
+    let plain = format!("{:#?}", parse(&[]).expect("a valid file"));
+    let mut tried = 0;
+    for (section, key) in keys() {
+        let default = key.default.map(|default| default.to_string());
+        let word = key.word.map(|word| format!("\"{word}\""));
+        let mut values = word.into_iter().chain(bounds(key.kind).0);
+        let Some(value) = values.find(|value| Some(value) != default.as_ref()) else {
+            continue;
+        };
+        let config = parse(&[(section.title, key.name, &value)]).expect(key.name);
+        let changed = format!("{config:#?}");
+        let difference = plain
+            .lines()
+            .zip(changed.lines())
+            .find(|(before, after)| before != after);
+        let (_, after) = difference.unwrap_or_else(|| panic!("{} changes nothing", key.name));
+        let field = field(section.title, key.name);
+        assert!(
+            after.trim_start().starts_with(field),
+            "{} {} changes {after}",
+            section.title,
+            key.name
+        );
+        tried += 1;
+    }
+    assert!(tried > 45, "{tried}");
+}
+
 #[test]
 fn required_keys_are_required() {
     let in_table: BTreeSet<_> = keys()

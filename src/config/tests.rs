@@ -313,10 +313,6 @@ fn mistakes_in_servers() {
             "server = [{ address = \"a:1\", name = \"a b\" }]",
             "error 3: name: `a b` is not a name",
         ),
-        (
-            "server = [{ address = \"unix:/a\" }]\nhost = \"upstream\"",
-            "error 4: host: `unix:/a` gives no Host field",
-        ),
     ];
     for (lines, expected) in cases {
         let text =

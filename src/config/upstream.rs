@@ -43,7 +43,7 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
     let servers = servers(table, complaints);
     let upstream = Upstream {
         name: table.parsed("name", name).unwrap_or_default(),
-        host: host(table, &servers, complaints),
+        host: host(table, complaints),
         servers,
         resolve: table.duration_or_word("resolve"),
         pool: pool(&table.table("pool")),
@@ -75,30 +75,18 @@ fn name(text: &str) -> Result<String, Flaw> {
     Err(Flaw::new(format!("`{}` is not a name", text.escape_debug())).help(rule))
 }
 
-fn host(table: &Reader<'_>, servers: &[Server], complaints: &Complaints<'_>) -> HostPolicy {
+fn host(table: &Reader<'_>, complaints: &Complaints<'_>) -> HostPolicy {
     let policy = table.parsed("host", |text| match text {
         "keep" => Ok(HostPolicy::Keep),
         "upstream" => Ok(HostPolicy::Upstream),
         fixed => address::host_field(fixed).map(|()| HostPolicy::Fixed(fixed.to_owned())),
     });
-    let span = table.span_of("host");
-    match &policy {
-        Some(HostPolicy::Upstream) => {
-            if let Some(server) = servers
-                .iter()
-                .find(|server| matches!(server.address, ServerAddress::Unix(_)))
-            {
-                let flaw = Flaw::new(format!("host: `{}` gives no Host field", server.address));
-                complaints.error(&span, flaw.help("write \"keep\" or a fixed host"));
-            }
-        }
-        Some(HostPolicy::Fixed(fixed)) => {
-            if let Some(near) = nearest(fixed, ["keep", "upstream"]) {
-                let flaw = Flaw::new(format!("host: every request will carry `Host: {fixed}`"));
-                complaints.warning(&span, flaw.help(format!("did you mean \"{near}\"?")));
-            }
-        }
-        Some(HostPolicy::Keep) | None => {}
+    if let Some(HostPolicy::Fixed(fixed)) = &policy
+        && let Some(near) = nearest(fixed, ["keep", "upstream"])
+    {
+        let flaw = Flaw::new(format!("host: every request will carry `Host: {fixed}`"));
+        let hint = format!("did you mean \"{near}\"?");
+        complaints.warning(&table.span_of("host"), flaw.help(hint));
     }
     policy.unwrap_or(HostPolicy::Keep)
 }

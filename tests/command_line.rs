@@ -1,0 +1,208 @@
+//! The program's commands, run as a user runs them: exit codes and what is printed where.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn ringlane(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("RUST_LOG");
+    command.output().expect("the program starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file in the test's own directory, with this text.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).expect("the test's directory is writable");
+    path
+}
+
+#[test]
+fn wrong_use_exits_2_with_a_usage_line() {
+    let cases: [&[&str]; 8] = [
+        &[],
+        &["serve"],
+        &["--nonsense"],
+        &["run"],
+        &["run", "--config"],
+        &["run", "--confi", "config/ringlane.toml"],
+        &["check"],
+        &["check", "config/ringlane.toml"],
+    ];
+    for arguments in cases {
+        let output = ringlane(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            stderr(&output).contains("Usage: ringlane"),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let version = ringlane(&["--version"]);
+    assert_eq!(
+        stdout(&version),
+        format!("ringlane {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &["--help"],
+            &[
+                "Usage: ringlane",
+                "Examples:",
+                "ringlane check --config",
+                "run",
+                "check",
+            ],
+        ),
+        (&["-h"], &["Usage: ringlane", "Examples:"]),
+        (
+            &["run", "--help"],
+            &["--config <FILE>", "SIGTERM", "RUST_LOG", "Exit code: 0"],
+        ),
+        (&["check", "--help"], &["--config <FILE>", "Exit code: 0"]),
+    ];
+    for (arguments, expected) in cases {
+        let output = ringlane(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        for text in expected {
+            assert!(
+                stdout(&output).contains(text),
+                "{arguments:?} lacks {text}: {}",
+                stdout(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn check_prints_what_would_run() {
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            "config/ringlane.toml",
+            &[
+                "config/ringlane.toml is valid",
+                "0.0.0.0:8080",
+                "127.0.0.1:9001 (a)",
+                "* /  to app",
+                "keep-alive    75s",
+            ],
+        ),
+        (
+            "config/full.toml",
+            &[
+                "standard output",
+                "127.0.0.1:9001\n",
+                "no limit for each connection",
+            ],
+        ),
+        (
+            "config/edge.toml",
+            &[
+                "io_uring; 4096 ring entries",
+                "[::]:80: backlog 16384, accepted with data or after 5s, fast open 1024",
+                "unix:/run/api/local.sock (api-local)",
+                "*.example.com /api/v1  to api, without the prefix",
+                "api.internal.example; names resolved every 30s",
+                "/var/log/ringlane/access.log, 4MiB buffered",
+            ],
+        ),
+    ];
+    for (path, expected) in cases {
+        let output = ringlane(&["check", "--config", path]);
+        assert_eq!(output.status.code(), Some(0), "{path}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{path}");
+        for text in expected {
+            assert!(
+                stdout(&output).contains(text),
+                "{path} lacks {text}:\n{}",
+                stdout(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_refused_configuration_exits_2_with_every_complaint() {
+    let text = "shard = 2\n[timeouts]\nkeep_alive = 5\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    let path = file("refused.toml", text).display().to_string();
+    for command in ["check", "run"] {
+        let output = ringlane(&[command, "--config", &path]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert_eq!(stdout(&output), "", "{command}");
+        let errors = stderr(&output);
+        for expected in [
+            "error: there is no key `shard` at the top of the file",
+            &format!(" --> {path}:1:1\n"),
+            "1 | shard = 2\n  | ^^^^^\n  = help: did you mean `shards`?",
+            "error: keep_alive is 5 without a unit",
+            "error: there is no [[upstream]]",
+            "is refused",
+        ] {
+            assert!(
+                errors.contains(expected),
+                "{command} lacks {expected}:\n{errors}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_missing_configuration_exits_2() {
+    for command in ["check", "run"] {
+        let output = ringlane(&[command, "--config", "/nonexistent.toml"]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(
+            stderr(&output).contains("No such file"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn warnings_are_printed_and_do_not_refuse() {
+    let text = "admin.address = \"0.0.0.0:9900\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let path = file("warned.toml", text).display().to_string();
+    let output = ringlane(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).contains("warning: `0.0.0.0:9900`"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(stdout(&output).contains("is valid"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_wrong_rust_log_exits_2() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    command
+        .args(["run", "--config", "config/ringlane.toml"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command
+        .env("RUST_LOG", "ringlane=nonsense")
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("RUST_LOG is `ringlane=nonsense`"),
+        "{}",
+        stderr(&output)
+    );
+}
