@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::connection;
 use crate::exchange::lane::Lane;
-use crate::http1::answer::Answer;
+use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
 use crate::net::fence;
 use crate::net::listener::{Listener, is_closed, is_exhaustion};
@@ -90,7 +90,13 @@ fn refuse(lane: &Lane, socket: &Socket) {
     lane.counters.refused_connections.inc();
     lane.counters.own_answers.count(FULL.status);
     let mut out = lane.take_for(0);
-    lane.with_date(|date| FULL.write(true, false, b"close", date, &mut out));
+    let form = Form {
+        json: true,
+        to_head: false,
+        persistent: false,
+        minor: 1,
+    };
+    lane.with_date(|date| FULL.write(form, date, &mut out));
     // It has room in an empty socket buffer, or the client is gone.
     let _ = socket.try_send(&out);
     lane.give(out);

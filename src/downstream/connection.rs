@@ -16,13 +16,14 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::exchange::attempt::{self, Form};
+use crate::exchange::attempt;
 use crate::exchange::client::{After, Client};
 use crate::exchange::lane::{Held, Lane};
 use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
 use crate::exchange::transfer::{self, TransferError};
-use crate::http1::answer::Answer;
+use crate::http1::answer::{Answer, Form};
+use crate::http1::client::AddressText;
 use crate::http1::head::RequestHead;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
@@ -52,6 +53,7 @@ pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
     let client = Client {
         socket,
         peer,
+        peer_text: AddressText::new(peer),
         trusted: lane.trusts(peer),
         deadline,
         pending: RefCell::default(),
@@ -88,7 +90,7 @@ async fn active(lane: &Lane, client: &Client) -> Pause {
     let _active = Held::new(&lane.counters.active);
     loop {
         let after = match receive(lane, client).await {
-            Ok(Some(request)) => attempt::run(lane, client, request).await,
+            Ok(Some(mut request)) => attempt::run(lane, client, &mut request).await,
             Ok(None) => After::Close,
             Err(rejection) => reject(lane, client, &rejection).await,
         };
@@ -244,6 +246,7 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
         answer,
         json: true,
         to_head: false,
+        minor: 1,
         persistent: false,
         record: None,
     })
@@ -253,16 +256,17 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     let started = Instant::now();
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);
-    let persistent = rejection.persistent && !lane.deadlines.draining();
     let form = Form {
         json: rejection.json,
         to_head: rejection.to_head,
-        persistent,
-        minor: 1,
+        persistent: rejection.persistent && !lane.deadlines.draining(),
+        minor: rejection.minor,
     };
-    let after = attempt::send_answer(lane, client, rejection.answer, form).await;
+    let (after, body_bytes_sent) =
+        attempt::send_answer(lane, client, rejection.answer, form).await;
     let outcome = Outcome {
         status: rejection.answer.status,
+        body_bytes_sent,
         ..Outcome::default()
     };
     record::write(

@@ -14,7 +14,7 @@ use super::response::{Answering, Failure, Finish};
 use super::transfer::{self, TransferError};
 use super::tunnel;
 use super::upload::UploadError;
-use crate::http1::answer::Answer;
+use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::{Server, Tried};
@@ -54,7 +54,7 @@ struct Course {
 }
 
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
-pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> After {
+pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> After {
     let group = request.group;
     let mut course = Course {
         retries_left: group.retries,
@@ -65,17 +65,17 @@ pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> Afte
     let mut fresh = false;
     let after = loop {
         let Some(index) = server else {
-            break own_answer(lane, client, &request, answer, &course).await;
+            break own_answer(lane, client, request, answer, &course).await;
         };
         let chosen = &group.servers[index];
-        let fault = match attempt(lane, client, &mut request, index, fresh, &mut course).await {
+        let fault = match attempt(lane, client, request, index, fresh, &mut course).await {
             Ok((finish, connection)) => {
-                break finished(lane, &request, chosen, &finish, connection, &course);
+                break finished(lane, request, chosen, &finish, connection, &course);
             }
             Err(fault) => fault,
         };
         count(lane, chosen, &fault);
-        match next(&fault, &request, &mut course) {
+        match next(&fault, request, &mut course) {
             Next::SameServer => fresh = true,
             Next::OtherServer => {
                 course.tried.insert(index);
@@ -84,12 +84,12 @@ pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> Afte
                 answer = own(&fault);
             }
             Next::Answer(answer) => {
-                break own_answer(lane, client, &request, answer, &course).await;
+                break own_answer(lane, client, request, answer, &course).await;
             }
             Next::End(after) => {
                 log(
                     lane,
-                    &request,
+                    request,
                     &Outcome {
                         server: &chosen.name,
                         ..Outcome::default()
@@ -102,7 +102,7 @@ pub async fn run(lane: &Lane, client: &Client, mut request: Request<'_>) -> Afte
         course.retries += 1;
         lane.counters.retries.inc();
     };
-    lane.give(request.outgoing);
+    lane.give(std::mem::take(&mut request.outgoing));
     after
 }
 
@@ -356,7 +356,9 @@ fn next(fault: &Fault, request: &Request<'_>, course: &mut Course) -> Next {
     let repeatable = request.upload.is_repeatable();
     match fault {
         // Nothing was sent, so nothing can happen twice.
-        Fault::Answer(Failure::Connect(_)) if repeatable => Next::OtherServer,
+        Fault::Answer(Failure::Connect(_)) if repeatable && request.group.retries > 0 => {
+            Next::OtherServer
+        }
         Fault::Answer(Failure::NoAnswer) if repeatable && request.traits.idempotent => {
             if course.reused {
                 return Next::SameServer;
@@ -417,48 +419,26 @@ async fn own_answer(
     course: &Course,
 ) -> After {
     let traits = request.traits;
-    let persistent = traits.persistent && request.upload.ended() && !lane.deadlines.draining();
     let form = Form {
         json: traits.json,
         to_head: traits.to_head,
-        persistent,
+        persistent: traits.persistent && request.upload.ended() && !lane.deadlines.draining(),
         minor: traits.minor,
     };
-    let after = send_answer(lane, client, answer, form).await;
-    log(
-        lane,
-        request,
-        &Outcome {
-            status: answer.status,
-            ..Outcome::default()
-        },
-        course,
-    );
+    let (after, body_bytes_sent) = send_answer(lane, client, answer, form).await;
+    let outcome = Outcome {
+        status: answer.status,
+        body_bytes_sent,
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
     after
 }
 
-/// What an answer of ours looks like.
-#[derive(Clone, Copy, Debug)]
-pub struct Form {
-    /// JSON, else text.
-    pub json: bool,
-    /// No body: the request was HEAD.
-    pub to_head: bool,
-    /// The connection goes on.
-    pub persistent: bool,
-    /// The client's version, 0 or 1 of HTTP/1.
-    pub minor: u8,
-}
-
-/// Sends an answer of ours.
-pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: Form) -> After {
-    let connection: &[u8] = match (form.persistent, form.minor) {
-        (false, _) => b"close",
-        (true, 0) => b"keep-alive",
-        (true, _) => b"",
-    };
+/// Sends an answer of ours. Gives what becomes of the connection, and the bytes of the answer's body.
+pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: Form) -> (After, u64) {
     let mut out = lane.take_for(0);
-    lane.with_date(|date| answer.write(form.json, form.to_head, connection, date, &mut out));
+    let body_bytes = lane.with_date(|date| answer.write(form, date, &mut out));
     lane.counters.responses.count(answer.status);
     lane.counters.own_answers.count(answer.status);
     lane.counters.bytes_out.add(out.len() as u64);
@@ -471,9 +451,10 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
     )
     .await;
     lane.give(out);
-    match (sent, form.persistent) {
+    let after = match (sent, form.persistent) {
         (Err(_), _) => After::Close,
         (Ok(()), true) => After::KeepAlive,
         (Ok(()), false) => After::Linger,
-    }
+    };
+    (after, body_bytes as u64)
 }

@@ -14,6 +14,8 @@ pub struct Client {
     pub socket: Socket,
     /// The other end.
     pub peer: IpAddr,
+    /// The other end's address as text.
+    pub peer_text: AddressText,
     /// The other end is a trusted proxy.
     pub trusted: bool,
     /// The deadlines of the connection's task.
@@ -22,13 +24,6 @@ pub struct Client {
     pub pending: RefCell<Vec<u8>>,
     /// Requests so far.
     pub requests: Cell<u64>,
-}
-
-impl Client {
-    /// The peer's address as text.
-    pub fn peer_text(&self) -> AddressText {
-        AddressText::new(self.peer)
-    }
 }
 
 /// What becomes of the client's connection after an exchange.

@@ -72,32 +72,64 @@ pub struct Rejection {
     pub json: bool,
     /// The method is HEAD.
     pub to_head: bool,
+    /// 0 or 1, of HTTP/1.
+    pub minor: u8,
     /// The request was read to its end, and the connection may go on.
     pub persistent: bool,
     /// For the access log, when it is on.
     pub record: Option<RequestRecord>,
 }
 
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
-        let answer = Answer::new(refusal.status(), refusal.as_str());
+impl Rejection {
+    /// Answers a message that breaks a rule, as far as its head could be read.
+    fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8]) -> Self {
         Self {
-            answer,
-            json: true,
-            to_head: false,
+            answer: Answer::new(refusal.status(), refusal.as_str()),
+            json: prefers_json(&head.fields, bytes),
+            to_head: head.method.of(bytes) == b"HEAD",
+            minor: head.minor,
             persistent: false,
-            record: None,
+            record: lane
+                .access_log()
+                .map(|_| RequestRecord::new(head, bytes, b"")),
         }
     }
 }
 
+/// Why a request is not sent on.
+enum Stop {
+    Refused(Refusal),
+    Rejected(Rejection),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
 /// Reads a request from the start of `bytes`. Gives it with the number of bytes it took, or `None` when more are needed.
-pub fn read<'l>(
+#[inline]
+pub fn read<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead, bytes: &[u8]) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+    read_or_stop(lane, client, head, bytes).map_err(|stop| match stop {
+        Stop::Refused(refusal) => Rejection::of(refusal, lane, head, bytes),
+        Stop::Rejected(rejection) => rejection,
+    })
+}
+
+#[inline]
+fn read_or_stop<'l>(
     lane: &'l Lane,
     client: &Client,
     head: &mut RequestHead,
     bytes: &[u8],
-) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+) -> Result<Option<(Request<'l>, usize)>, Stop> {
     let head_bytes = match head.parse(bytes, &lane.limits)? {
         Progress::Complete(length) => length,
         Progress::Partial => return Ok(None),
@@ -127,24 +159,25 @@ struct Reading<'l, 'a> {
 }
 
 impl<'l> Reading<'l, '_> {
-    fn request(&self) -> Result<(Request<'l>, Coding), Rejection> {
+    fn request(&self) -> Result<(Request<'l>, Coding), Stop> {
         let (head, bytes) = (self.head, self.bytes);
         let method = head.method.of(bytes);
         let framing = framing::request(head, bytes)?;
         self.check_expectation()?;
         if method == b"CONNECT" {
-            return Err(self.reject(framing, METHOD_NOT_ALLOWED));
+            // What follows may be meant for a tunnel: it must never be read as a request.
+            return Err(Rejection { persistent: false, ..self.reject(framing, METHOD_NOT_ALLOWED) }.into());
         }
         self.check_length(framing)?;
         let target = Target::parse(method, head.target.of(bytes))?;
         let host = self.host(&target)?;
         let Some(route) = self.lane.router.find(host_of(host), target.path()) else {
-            return Err(self.reject(framing, Answer::new(404, "no route for this host and path")));
+            return Err(self.reject(framing, Answer::new(404, "no route for this host and path")).into());
         };
         let path_and_query = if route.strip_prefix {
-            route::strip(&route.path, target.path_and_query).ok_or(Refusal::Target)?
+            route::strip(&route.path, &target.path_and_query).ok_or(Refusal::Target)?
         } else {
-            Cow::Borrowed(target.path_and_query)
+            Cow::Borrowed(&*target.path_and_query)
         };
         let group = &self.lane.groups[route.upstream];
         let coding = if framing == Framing::Chunked {
@@ -171,7 +204,7 @@ impl<'l> Reading<'l, '_> {
             chunked: coding != Coding::Identity,
             close: group.closes_connections(),
             origin: Origin {
-                peer: self.client.peer_text().as_bytes(),
+                peer: self.client.peer_text.as_bytes(),
                 trusted: self.client.trusted,
                 client: origin,
                 scheme: "http",
@@ -311,6 +344,7 @@ impl<'l> Reading<'l, '_> {
             answer,
             json: prefers_json(&self.head.fields, self.bytes),
             to_head: self.head.method.of(self.bytes) == b"HEAD",
+            minor: self.head.minor,
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
             record: self.record(host),
         }

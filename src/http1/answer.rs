@@ -26,88 +26,132 @@ impl Answer {
         }
     }
 
-    /// Writes the whole message. A HEAD request gets the head alone (RFC 9110 section 9.3.2).
-    pub fn write(
-        self,
-        json: bool,
-        to_head: bool,
-        connection: &[u8],
-        date: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    /// Writes the whole message. A HEAD request gets the head alone (RFC 9110 section 9.3.2). Gives the body's bytes.
+    pub fn write(self, form: Form, date: &[u8], out: &mut Vec<u8>) -> usize {
         let reason = StatusCode::from_u16(self.status)
             .ok()
             .and_then(|status| status.canonical_reason())
             .unwrap_or("");
         write_status_line(self.status, reason.as_bytes(), out);
-        let (before, after, kind): (&str, &str, &[u8]) = if json {
+        let (before, after, kind): (&str, &str, &[u8]) = if form.json {
             ("{\"error\":\"", "\"}\n", b"application/json")
         } else {
             ("", "\n", b"text/plain; charset=utf-8")
         };
+        let length = before.len() + self.error.len() + after.len();
         write_field(b"Content-Type", kind, out);
         out.extend_from_slice(b"Content-Length: ");
-        write_number((before.len() + self.error.len() + after.len()) as u64, out);
+        write_number(length as u64, out);
         out.extend_from_slice(b"\r\n");
         write_field(b"Date", date, out);
         if let Some((name, value)) = self.field {
             write_field(name.as_bytes(), value.as_bytes(), out);
         }
-        if !connection.is_empty() {
-            write_field(b"Connection", connection, out);
+        match (form.persistent, form.minor) {
+            (false, _) => write_field(b"Connection", b"close", out),
+            (true, 0) => write_field(b"Connection", b"keep-alive", out),
+            (true, _) => {}
         }
         out.extend_from_slice(b"\r\n");
-        if !to_head {
-            for part in [before, self.error, after] {
-                out.extend_from_slice(part.as_bytes());
-            }
+        if form.to_head {
+            return 0;
         }
+        for part in [before, self.error, after] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        length
     }
 }
 
-/// Whether a client is better served with JSON than with text: unless its Accept fields name a text type first.
+/// What the form of an answer of ours depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// JSON, else text.
+    pub json: bool,
+    /// The request was HEAD.
+    pub to_head: bool,
+    /// The connection goes on.
+    pub persistent: bool,
+    /// The client's version: 0 or 1, of HTTP/1.
+    pub minor: u8,
+}
+
+/// Whether a client is better served with JSON than with text: unless its Accept fields name plain text first, or other text and no JSON.
 pub fn prefers_json(fields: &[Field], bytes: &[u8]) -> bool {
-    fields
-        .iter()
-        .filter(|field| field.kind == Name::Accept)
-        .map(|field| field.value.of(bytes))
-        .find_map(|value| {
-            match (
-                memchr::memmem::find(value, b"json"),
-                memchr::memmem::find(value, b"text/"),
-            ) {
-                (None, None) => None,
-                (json, text) => Some(json.unwrap_or(usize::MAX) < text.unwrap_or(usize::MAX)),
-            }
+    let first = |wanted: &[&[u8]]| {
+        let mut accepts = fields.iter().filter(|field| field.kind == Name::Accept);
+        accepts.find_map(|field| {
+            let value = field.value.of(bytes);
+            wanted.iter().find_map(|kind| memchr::memmem::find(value, kind))
         })
-        .unwrap_or(true)
+    };
+    match (first(&[b"json"]), first(&[b"text/plain", b"text/*"])) {
+        (Some(json), plain) => plain.is_none_or(|plain| json < plain),
+        (None, _) => first(&[b"text/"]).is_none(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::head::{Limits, RequestHead};
 
-    fn written(json: bool, to_head: bool, connection: &[u8]) -> String {
+    fn written(json: bool, to_head: bool, persistent: bool, minor: u8) -> String {
         let mut out = Vec::new();
-        Answer {
+        let answer = Answer {
             status: 405,
             error: "no",
             field: Some(("Allow", "GET")),
-        }
-        .write(json, to_head, connection, b"now", &mut out);
+        };
+        let form = Form {
+            json,
+            to_head,
+            persistent,
+            minor,
+        };
+        answer.write(form, b"now", &mut out);
         String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn text_json_and_head() {
-        let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\nDate: now\r\nAllow: GET\r\n";
+        let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+                    Date: now\r\nAllow: GET\r\n";
         assert_eq!(
-            written(false, false, b"close"),
+            written(false, false, false, 1),
             format!("{head}Connection: close\r\n\r\nno\n")
         );
-        assert_eq!(written(false, true, b""), format!("{head}\r\n"));
-        assert!(written(true, false, b"").ends_with(
+        assert_eq!(
+            written(false, true, true, 0),
+            format!("{head}Connection: keep-alive\r\n\r\n")
+        );
+        let json = written(true, false, true, 1);
+        assert!(json.ends_with(
             "Content-Length: 15\r\nDate: now\r\nAllow: GET\r\n\r\n{\"error\":\"no\"}\n"
         ));
+    }
+
+    #[test]
+    fn json_or_text() {
+        let cases = [
+            ("", true),
+            ("Accept: */*\r\n", true),
+            ("Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n", false),
+            ("Accept: text/html, application/json;q=0.9\r\n", true),
+            ("Accept: text/plain, application/json\r\n", false),
+            ("Accept: application/problem+json, text/plain\r\n", true),
+            ("Accept: image/png\r\n", true),
+        ];
+        for (fields, json) in cases {
+            let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n").into_bytes();
+            let mut head = RequestHead::default();
+            let limits = Limits {
+                head_bytes: 999,
+                fields: 9,
+                target_bytes: 9,
+            };
+            head.parse(&bytes, &limits).expect("a valid head");
+            assert_eq!(prefers_json(&head.fields, &bytes), json, "{fields}");
+        }
     }
 }

@@ -11,7 +11,7 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
-    /// White space after a size: only a known few old senders write it, and only before an extension or the line's end.
+    /// White space after a size, which only an extension may follow.
     SizeSpace,
     Extension,
     SizeLf,
@@ -93,7 +93,6 @@ impl Decoder {
                 self.extension(byte).map(|_| State::SizeSpace)
             }
             (State::SizeSpace, b' ' | b'\t') => self.extension(byte).map(|_| State::SizeSpace),
-            (State::SizeSpace, b'\r') => Ok(State::SizeLf),
             (State::SizeSpace, b';') => self.extension(byte),
             (State::Size, b';') if self.digits > 0 => self.extension(byte),
             (State::Size, _) => self.size_digit(byte),
@@ -216,6 +215,7 @@ mod tests {
             (b"00000000000000000\r\n", Refusal::ChunkSize),
             (b"5\n", Refusal::ChunkSize),
             (b"5 5\r\nhello", Refusal::ChunkLine),
+            (b"5 \r\nhello", Refusal::ChunkLine),
             (b"5\rx", Refusal::ChunkLine),
             (b"5;a\nhello", Refusal::ChunkLine),
             (b"5;a\rb\r\nhello", Refusal::ChunkLine),

@@ -157,10 +157,14 @@ impl RequestHead {
     /// Forgets the last head.
     pub fn clear(&mut self) {
         self.fields.clear();
+        self.method = Span::default();
+        self.target = Span::default();
+        self.minor = 1;
         self.cursor = Cursor::default();
     }
 
-    /// Parses as much of the head as `bytes` hold. Call again with the same bytes and more until it is complete.
+    /// Parses as much of the head as `bytes` hold. Call again with the same bytes and more until it is complete. When a head is refused,
+    /// what had been read of it stands: the method tells whether the answer may have content.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
         while !self.cursor.started {
@@ -191,7 +195,7 @@ impl RequestHead {
 
     /// Finds early what can never become a request line, so that its sender need not run into a timeout.
     #[cold]
-    fn unfinished_start(&self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+    fn unfinished_start(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
         const METHOD_BYTES_MAX: usize = 64;
         let line = &bytes[self.cursor.next..];
         match line.first() {
@@ -201,6 +205,7 @@ impl RequestHead {
                 if !is_token(method) {
                     return Err(Refusal::Method);
                 }
+                self.method = Span::new(self.cursor.next, self.cursor.next + method.len());
                 if line.len() - method.len() > limits.target_bytes + METHOD_BYTES_MAX {
                     return Err(Refusal::TargetTooLong);
                 }
@@ -222,6 +227,8 @@ impl RequestHead {
         if !is_token(method) {
             return Err(Refusal::Method);
         }
+        let start = line.start as usize;
+        self.method = Span::new(start, start + method_end);
         if target.len() > limits.target_bytes {
             return Err(Refusal::TargetTooLong);
         }
@@ -229,8 +236,6 @@ impl RequestHead {
             return Err(Refusal::Target);
         }
         self.minor = minor_version(&text[version_at..])?;
-        let start = line.start as usize;
-        self.method = Span::new(start, start + method_end);
         self.target = Span::new(start + method_end + 1, start + version_at - 1);
         Ok(())
     }

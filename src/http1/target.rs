@@ -1,15 +1,17 @@
 //! The four forms of a request target (RFC 9112 section 3.2).
 
+use std::borrow::Cow;
+
 use super::class::is_host;
 use super::refusal::Refusal;
 
 /// A request target, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// The authority of absolute-form; it replaces Host (RFC 9112 section 3.2.2).
     pub authority: Option<&'a [u8]>,
     /// Path and query as they go on: begins with `/`, or is `*`.
-    pub path_and_query: &'a [u8],
+    pub path_and_query: Cow<'a, [u8]>,
 }
 
 impl<'a> Target<'a> {
@@ -18,11 +20,11 @@ impl<'a> Target<'a> {
         match target {
             [b'/', ..] => Ok(Self {
                 authority: None,
-                path_and_query: target,
+                path_and_query: Cow::Borrowed(target),
             }),
             b"*" if method == b"OPTIONS" => Ok(Self {
                 authority: None,
-                path_and_query: target,
+                path_and_query: Cow::Borrowed(target),
             }),
             _ => Self::absolute(method, target),
         }
@@ -43,15 +45,16 @@ impl<'a> Target<'a> {
             .unwrap_or(rest.len());
         let (authority, path) = rest.split_at(authority_end);
         // An empty host and user information are both refused (RFC 9110 sections 4.2.1 and 4.2.4).
-        if authority.is_empty() || !is_authority(authority) {
+        if host_of(authority).is_empty() || !is_authority(authority) {
             return Err(Refusal::Target);
         }
         let path_and_query = match path.first() {
-            Some(b'/') => path,
-            Some(_) => return Err(Refusal::Target),
+            Some(b'/') => Cow::Borrowed(path),
+            // RFC 9112 section 3.2.1: an empty path is sent as `/`.
+            Some(_) => Cow::Owned([b"/", path].concat()),
             // RFC 9112 section 3.2.4: an OPTIONS request without a path is about the server as a whole.
-            None if method == b"OPTIONS" => b"*",
-            None => b"/",
+            None if method == b"OPTIONS" => Cow::Borrowed(&b"*"[..]),
+            None => Cow::Borrowed(&b"/"[..]),
         };
         Ok(Self {
             authority: Some(authority),
@@ -60,8 +63,8 @@ impl<'a> Target<'a> {
     }
 
     /// The path without its query.
-    pub fn path(&self) -> &'a [u8] {
-        let end = memchr::memchr(b'?', self.path_and_query).unwrap_or(self.path_and_query.len());
+    pub fn path(&self) -> &[u8] {
+        let end = memchr::memchr(b'?', &self.path_and_query).unwrap_or(self.path_and_query.len());
         &self.path_and_query[..end]
     }
 }
@@ -121,12 +124,13 @@ mod tests {
             (b"GET", b"http://h:8/p?q", Some(b"h:8"), b"/p?q"),
             (b"GET", b"HTTPS://h", Some(b"h"), b"/"),
             (b"OPTIONS", b"http://h", Some(b"h"), b"*"),
+            (b"GET", b"http://h?q", Some(b"h"), b"/?q"),
             (b"GET", b"//h/p", None, b"//h/p"),
         ];
         for (method, target, authority, path_and_query) in cases {
             let expected = Target {
                 authority: *authority,
-                path_and_query,
+                path_and_query: Cow::Borrowed(path_and_query),
             };
             assert_eq!(
                 Target::parse(method, target),
@@ -140,8 +144,8 @@ mod tests {
             b"h:80",
             b"ftp://h/",
             b"http:///p",
+            b"http://:80/p",
             b"http://u@h/",
-            b"http://h?q",
             b"a/b",
             b"http://[::1/",
         ] {

@@ -118,7 +118,7 @@ impl Listener {
 
     /// Leaves the listening state. Waiting accepts end with an error; connections in the backlog are reset.
     pub fn shutdown(&self) {
-        shutdown(self.listener.as_raw_fd());
+        shutdown(self.as_fd());
     }
 }
 
@@ -137,15 +137,14 @@ impl AsRawFd for Listener {
 
 /// Ends a socket of a shard that has died and whose runtime can no longer close it: shuts it down, then closes it.
 pub fn abandon(fd: RawFd) {
-    shutdown(fd);
     // SAFETY: the owner was leaked with its runtime and never runs again, so nobody else closes this number.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    shutdown(fd.as_fd());
 }
 
-fn shutdown(fd: RawFd) {
+fn shutdown(fd: BorrowedFd<'_>) {
     // An error means that it is not connected or listening any more.
-    // SAFETY: no pointers are passed.
-    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
 }
 
 /// Whether accepting failed for want of something that others will give back: wait and try again (accept(2)).

@@ -7,8 +7,12 @@ use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use monoio::net::TcpStream;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
 /// What a look at a socket's receive queue shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,57 +51,28 @@ impl Socket {
     }
 
     /// Receives what is there into the free capacity of `buffer`, without waiting. Gives the number of bytes, 0 at the end of the stream.
+    #[inline]
     pub fn try_recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let free = buffer.spare_capacity_mut();
         debug_assert!(
-            !free.is_empty(),
+            buffer.len() < buffer.capacity(),
             "a receive without room would look like the end of the stream"
         );
-        // SAFETY: the kernel writes at most `free.len()` bytes into memory that lives through the call.
-        let received = unsafe {
-            libc::recv(
-                self.as_raw_fd(),
-                free.as_mut_ptr().cast(),
-                free.len(),
-                libc::MSG_DONTWAIT,
-            )
-        };
-        let received = check(received)?;
-        // SAFETY: the kernel has written this many bytes behind the buffer's length.
-        unsafe { buffer.set_len(buffer.len() + received) };
+        let (received, _) = net::recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT)?;
         Ok(received)
     }
 
     /// Sends what the socket takes of `bytes` without waiting.
+    #[inline]
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: the kernel reads at most `bytes.len()` bytes from memory that lives through the call.
-        let sent = unsafe {
-            libc::send(
-                self.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
-        };
-        check(sent)
+        Ok(net::send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     /// Looks whether bytes or the end of the stream have come, taking nothing.
     pub fn peek(&self) -> Peek {
-        let mut byte = 0u8;
-        // SAFETY: the kernel writes at most one byte into `byte`, which lives through the call.
-        let received = unsafe {
-            libc::recv(
-                self.as_raw_fd(),
-                (&raw mut byte).cast(),
-                1,
-                libc::MSG_PEEK | libc::MSG_DONTWAIT,
-            )
-        };
-        match check(received) {
-            Ok(0) => Peek::Closed,
+        match net::recv(self, &mut [0u8], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => Peek::Closed,
             Ok(_) => Peek::Bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peek::Empty,
+            Err(Errno::AGAIN) => Peek::Empty,
             Err(_) => Peek::Closed,
         }
     }
@@ -122,31 +97,14 @@ impl Socket {
 
     /// Ends the direction towards the peer (FIN after what is queued).
     pub fn shutdown_write(&self) {
-        self.shutdown(libc::SHUT_WR);
-    }
-
-    fn shutdown(&self, how: libc::c_int) {
         // An error means that the connection is gone already, which is what was asked for.
-        // SAFETY: no pointers are passed.
-        unsafe { libc::shutdown(self.as_raw_fd(), how) };
+        let _ = net::shutdown(self, Shutdown::Write);
     }
 
     /// Makes the close that follows a reset, so that the peer cannot take what it got for whole.
     pub fn reset_on_close(&self) {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        // SAFETY: the kernel reads `linger`, which lives through the call, by the size given.
-        unsafe {
-            libc::setsockopt(
-                self.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_LINGER,
-                (&raw const linger).cast(),
-                size_of::<libc::linger>() as libc::socklen_t,
-            );
-        }
+        // An error means that the connection is gone already.
+        let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
 }
 
@@ -190,10 +148,4 @@ impl<'a> Wait<'a> {
     fn end(&self) {
         self.0.set(self.0.get() - 1);
     }
-}
-
-/// A count of bytes, or the error of the call just made.
-#[inline]
-fn check(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -1,8 +1,12 @@
 //! The shard's tick: a timerfd, so that the runtime needs no timers (with one alive it reads the clock twice a loop turn).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use super::socket::Socket;
 
@@ -15,54 +19,23 @@ pub struct Interval {
 impl Interval {
     /// Goes off every `period` from now on.
     pub fn new(period: Duration) -> io::Result<Self> {
-        // SAFETY: no pointers are passed; the result is checked.
-        let fd = unsafe {
-            libc::timerfd_create(
-                libc::CLOCK_MONOTONIC,
-                libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just made and nobody else has it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let period = libc::timespec {
-            tv_sec: period.as_secs() as libc::time_t,
-            tv_nsec: libc::c_long::from(period.subsec_nanos() as i32),
-        };
-        let setting = libc::itimerspec {
-            it_interval: period,
-            it_value: period,
-        };
-        // SAFETY: `setting` lives through the call; a null old value is allowed.
-        if unsafe {
-            libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
-        } < 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            timer: Socket::new(fd)?,
-        })
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let period = Timespec { tv_sec: period.as_secs() as i64, tv_nsec: i64::from(period.subsec_nanos()) };
+        let setting = Itimerspec { it_interval: period, it_value: period };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &setting)?;
+        Ok(Self { timer: Socket::new(timer)? })
     }
 
     /// Waits until it has gone off, and gives how often since the last call (at least once).
     pub async fn tick(&self) -> io::Result<u32> {
         loop {
             self.timer.readable().await?;
-            let mut times = 0u64;
-            // SAFETY: the kernel writes eight bytes into `times`, which lives through the call (timerfd_create(2)).
-            let read = unsafe { libc::read(self.timer.as_raw_fd(), (&raw mut times).cast(), 8) };
-            if read == 8 {
-                return Ok(u32::try_from(times).unwrap_or(u32::MAX));
-            }
-            let error = io::Error::last_os_error();
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) {
-                return Err(error);
+            let mut times = [0; 8];
+            match rustix::io::read(&self.timer, &mut times) {
+                // Eight bytes in the host's order (timerfd_create(2)).
+                Ok(_) => return Ok(u32::try_from(u64::from_ne_bytes(times)).unwrap_or(u32::MAX)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

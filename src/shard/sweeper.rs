@@ -40,8 +40,8 @@ pub async fn run(
                 stop();
                 lane.deadlines.drain();
                 lane.close_pools();
-            }
-            if lane.counters.connections.get() == 0 {
+            } else if lane.counters.connections.get() == 0 {
+                // A turn after the listeners were shut down their tasks have ended too, and nothing holds the access log's last lines.
                 return Ok(());
             }
         }
