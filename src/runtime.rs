@@ -13,10 +13,11 @@ use monoio::net::TcpStream;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::net::affinity;
+use crate::net::ring::Flags;
+
 /// Submission entries of the ring.
 const ENTRIES: u32 = 4096;
-/// Completion entries: monoio spins on a completion queue that overflows, so it gets room for all sockets at once.
-const COMPLETIONS: u32 = 16384;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// Accepts outstanding on one listener: one loop turn takes that many connections.
@@ -64,11 +65,11 @@ where
 
 /// Ties the calling thread to `cpu`.
 fn pin(cpu: usize) -> io::Result<()> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+    if affinity::pin_to(cpu) {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "cannot pin a thread to CPU {cpu}: choose one that this process may use (see taskset -p)"
+        "cannot pin a thread to CPU {cpu}: choose one that this process may use (taskset -p shows them)"
     )))
 }
 
@@ -97,17 +98,11 @@ where
     }
 }
 
-/// A ring that only its own thread touches and that runs deferred work when that thread waits: the cheapest kind (Linux 6.1).
+/// The ring that a shard has on a kernel which takes the best flags.
 fn ring() -> RuntimeBuilder<IoUringDriver> {
-    let mut setup = io_uring::IoUring::builder();
-    setup
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETIONS);
     RuntimeBuilder::<IoUringDriver>::new()
         .with_entries(ENTRIES)
-        .uring_builder(setup)
+        .uring_builder(Flags::DeferTaskrun.builder(ENTRIES))
 }
 
 /// Accepts connections for ever and runs `serve` on each as a task of its own. Call it on a runtime's thread.
