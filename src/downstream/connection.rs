@@ -1,13 +1,13 @@
 //! One client connection from accept to close.
 //!
 //! ```text
-//!        ┌───────────── idle: no buffer, no future but this one ◄────────────┐
-//! accept ┘ │ bytes                                                           │ nothing for a second
-//!          ▼                                                                 │
-//!       active: head ──> exchange ──> next head ... ─────────────────────────┘
-//!          │ close, error, timeout
-//!          ▼
-//!       linger ──> closed
+//!        ┌── idle: no buffer, no future but the outer one ◄──┐
+//! accept ┘    │ bytes                                        │ nothing more is there
+//!             ▼                                              │
+//!          active: head ──> exchange ──> next head ... ──────┘
+//!             │ close, error, timeout
+//!             ▼
+//!          linger ──> closed
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -29,22 +29,12 @@ use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::TimeoutKind;
 
-/// How long a quiet connection keeps the memory of an active one.
-const ACTIVE_FOR: Duration = Duration::from_secs(1);
 /// How long a closing connection waits for the client to have read the answer.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 /// Bytes that a closing connection reads and drops at most.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// Room for the next bytes of a head that did not come whole.
 const HEAD_STEP_BYTES: usize = 4 * 1024;
-
-/// Why the active part of a connection ended.
-enum Pause {
-    /// Nothing to do: the connection goes back to idle.
-    Idle,
-    /// The connection is at its end.
-    End(After),
-}
 
 /// Serves a connection until it ends.
 pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
@@ -64,10 +54,13 @@ pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
         .set(Slot::Request, lane.timeouts.client_header);
     while let Ok(Ok(())) = idle(&lane, &client).await {
         // The active part is large; an idle connection must not hold the room for it.
-        match Box::pin(active(&lane, &client)).await {
-            Pause::Idle => {}
-            Pause::End(after) => return Box::pin(close(&lane, client, after)).await,
+        let after = Box::pin(active(&lane, &client)).await;
+        if after != After::KeepAlive {
+            return Box::pin(close(&lane, client, after)).await;
         }
+        client
+            .deadline
+            .set(Slot::Request, lane.timeouts.keep_alive);
     }
 }
 
@@ -85,8 +78,8 @@ async fn idle(lane: &Lane, client: &Client) -> Result<std::io::Result<()>, Inter
     waited
 }
 
-/// Serves request after request, for as long as they come without a long pause.
-async fn active(lane: &Lane, client: &Client) -> Pause {
+/// Serves the requests that have come. [`After::KeepAlive`] when no byte of a further one is there.
+async fn active(lane: &Lane, client: &Client) -> After {
     let _active = Held::new(&lane.counters.active);
     loop {
         let after = match receive(lane, client).await {
@@ -94,37 +87,9 @@ async fn active(lane: &Lane, client: &Client) -> Pause {
             Ok(None) => After::Close,
             Err(rejection) => reject(lane, client, &rejection).await,
         };
-        if after != After::KeepAlive {
-            return Pause::End(after);
+        if after != After::KeepAlive || client.pending.borrow().is_empty() {
+            return after;
         }
-        if client.pending.borrow().is_empty()
-            && let Some(pause) = next_bytes(lane, client).await
-        {
-            return pause;
-        }
-    }
-}
-
-/// Waits for the next request. `None` when it comes within the time that a connection stays active.
-async fn next_bytes(lane: &Lane, client: &Client) -> Option<Pause> {
-    client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
-    client.deadline.set(Slot::Response, ACTIVE_FOR.into());
-    match client.deadline.guard_idle(client.socket.readable()).await {
-        Ok(Ok(())) => {
-            client.deadline.clear(Slot::Response);
-            None
-        }
-        Err(Interrupt::Overdue) if !client.deadline.overdue(Slot::Request) => {
-            client.deadline.clear(Slot::Response);
-            // The future that waited gives its memory back; so do the pending bytes' room.
-            client.pending.take();
-            Some(Pause::Idle)
-        }
-        Err(Interrupt::Overdue) => {
-            lane.counters.timeout(TimeoutKind::KeepAlive).inc();
-            Some(Pause::End(After::Close))
-        }
-        Ok(Err(_)) | Err(Interrupt::Drain) => Some(Pause::End(After::Close)),
     }
 }
 
@@ -193,6 +158,10 @@ fn from_pending<'l>(
         return Ok(Step::More);
     };
     pending.drain(..used);
+    if pending.is_empty() {
+        // An idle connection holds no buffer.
+        *pending = Vec::new();
+    }
     Ok(Step::Request(request))
 }
 

@@ -222,15 +222,10 @@ impl Deadline {
         self.race(1 << slot as u8, wait).await
     }
 
-    /// The same, and until the process drains or the other slot's deadline: for a connection with nothing to do.
+    /// Waits for `wait`, until the request slot's deadline or until the process drains: for a connection with nothing to do.
     #[inline]
     pub async fn guard_idle<T>(&self, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
-        self.race(DRAIN | 0b11, wait).await
-    }
-
-    /// Whether the slot's deadline has passed.
-    pub fn overdue(&self, slot: Slot) -> bool {
-        self.fired() & 1 << slot as u8 != 0
+        self.race(DRAIN | 1 << Slot::Request as u8, wait).await
     }
 
     #[inline]
