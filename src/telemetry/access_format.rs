@@ -83,9 +83,16 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
+/// Looks at every byte even after a bad one, for then the compiler takes many at a time.
+fn all_plain(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .fold(true, |plain, byte| plain & is_plain(*byte))
+}
+
 /// Escapes as nginx does: `\xHH` for quotes, backslashes and all that is not printable ASCII.
 fn escape_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.iter().all(|byte| is_plain(*byte)) {
+    if all_plain(bytes) {
         return out.extend_from_slice(bytes);
     }
     for byte in bytes {
@@ -144,7 +151,7 @@ fn json_text(out: &mut Vec<u8>, key: &str, bytes: &[u8]) {
 /// the byte can be read from it. Control characters of all kinds and the Unicode line separators are escaped too, for some
 /// viewers end a line there.
 fn escape_json(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.iter().all(|byte| is_plain(*byte)) {
+    if all_plain(bytes) {
         return out.extend_from_slice(bytes);
     }
     for chunk in bytes.utf8_chunks() {
