@@ -185,7 +185,7 @@ pub(super) mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::telemetry::counters::{Counter, ShardCounters};
+    use crate::telemetry::counters::ShardCounters;
     use crate::telemetry::view::{IoReport, ServerView, UpstreamView};
 
     /// Two shards, two upstreams with two servers and one.
