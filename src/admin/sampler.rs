@@ -11,6 +11,8 @@ use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::process::thread_cpu_time;
 use crate::telemetry::view::View;
 
+/// When the shards' threads are surely there, and a first sample of them makes sense.
+const FIRST: Duration = Duration::from_secs(1);
 /// Between two samples of the shards.
 const EVERY: Duration = Duration::from_secs(5);
 /// Latencies are sampled at every third turn: a sample is some kilobytes for each server.
@@ -160,8 +162,10 @@ impl Thread {
         let thread = thread::Builder::new()
             .name("admin-sampler".into())
             .spawn(move || {
-                while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                let mut wait = FIRST;
+                while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                     sampler.sample();
+                    wait = EVERY;
                 }
             })?;
         Ok(Self {

@@ -55,7 +55,6 @@ fn the_status_page_has_each_shard_and_the_totals() {
         (&json!(true), &json!(3), &json!(false), &json!(null))
     );
     assert!(first["cpu_s"].is_number() && second["cpu_s"].is_null());
-    assert!(first["busy_share"].is_null(), "one sample tells no share");
     for (key, values) in [
         ("accepted", [10, 20, 30]),
         ("connections", [5, 10, 15]),
@@ -127,7 +126,7 @@ fn the_status_page_has_each_server_over_all_shards() {
 }
 
 #[test]
-fn a_shard_that_gets_no_further_shows_after_five_seconds() {
+fn a_shard_that_gets_no_further_shows() {
     let (view, admin) = filled();
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut shard = status_page(&admin)["shards"][0].take();
