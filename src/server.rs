@@ -73,6 +73,7 @@ impl Server {
         let driver = ring::choose(&config.io)
             .map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
         raise_descriptor_limit(&config);
+        process::disable_huge_pages();
         let (addresses, mut listeners) = listen(&config, seats.len())?;
         let places = resolve::start(&config)
             .map_err(|error| failed("the resolver cannot be started", error))?;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection;
+use crate::exchange::client::Client;
 use crate::exchange::lane::Lane;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
-use crate::net::fence;
+use crate::net::fence::{self, End};
 use crate::net::listener::{Listener, is_closed, is_exhaustion};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::ShardCounters;
@@ -48,8 +49,7 @@ async fn failed(lane: &Lane, error: &io::Error) {
             tracing::warn!(%error, "cannot accept; raise the limit of open files or lower `connections`");
         }
         lane.counters.accept_backoffs.inc();
-        Deadline::register(&lane.deadlines, None)
-            .await
+        Deadline::new(&lane.deadlines, None)
             .sleep(BACK_OFF.into())
             .await;
     }
@@ -68,16 +68,15 @@ fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
         return refuse(lane, &socket);
     }
     lane.counters.connections.inc();
-    let lane = Rc::clone(lane);
-    monoio::spawn(async move {
-        if fence::fenced(connection::run(Rc::clone(&lane), socket, peer))
-            .await
-            .is_err()
-        {
-            lane.counters.panics.inc();
+    let client = Client::new(lane, socket, peer.ip());
+    let counters = Arc::clone(&lane.counters);
+    let task = connection::run(Rc::clone(lane), client);
+    monoio::spawn(fence::fenced(task, move |end| {
+        counters.connections.dec();
+        if end == End::Panicked {
+            counters.panics.inc();
         }
-        lane.counters.connections.dec();
-    });
+    }));
 }
 
 /// Tells a client that there is no room for it, if it takes that at once.

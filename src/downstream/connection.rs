@@ -10,9 +10,6 @@
 //!          linger ──> closed
 //! ```
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +20,8 @@ use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
 use crate::exchange::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
-use crate::http1::client::AddressText;
 use crate::http1::head::RequestHead;
-use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
-use crate::net::socket::Socket;
+use crate::net::deadline::{Slot, Ticks};
 use crate::telemetry::counters::TimeoutKind;
 
 /// How long a closing connection waits for the client to have read the answer.
@@ -37,45 +32,35 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const HEAD_STEP_BYTES: usize = 4 * 1024;
 
 /// Serves a connection until it ends.
-pub async fn run(lane: Rc<Lane>, socket: Socket, peer: SocketAddr) {
-    let deadline = Deadline::register(&lane.deadlines, Some(socket.as_raw_fd())).await;
-    let peer = peer.ip().to_canonical();
-    let client = Client {
-        socket,
-        peer,
-        peer_text: AddressText::new(peer),
-        trusted: lane.trusts(peer),
-        deadline,
-        pending: RefCell::default(),
-        requests: Cell::new(0),
-    };
-    client
-        .deadline
-        .set(Slot::Request, lane.timeouts.client_header);
-    while let Ok(Ok(())) = idle(&lane, &client).await {
-        // The active part is large; an idle connection must not hold the room for it.
-        let after = Box::pin(active(&lane, &client)).await;
-        if after != After::KeepAlive {
-            return Box::pin(close(&lane, client, after)).await;
-        }
+pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
+    // An async function would hold its arguments twice.
+    async move {
         client
             .deadline
-            .set(Slot::Request, lane.timeouts.keep_alive);
+            .set(Slot::Request, lane.timeouts.client_header);
+        while let Ok(Ok(())) = client.deadline.guard_idle(client.socket.readable()).await {
+            // The active part is large; an idle connection must not hold the room for it.
+            let after = Box::pin(active(&lane, &client)).await;
+            if after != After::KeepAlive {
+                return Box::pin(close(&lane, &client, after)).await;
+            }
+            client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
+        }
+        count_end(&lane, &client);
     }
 }
 
-/// Waits for the first byte, or the next request's.
-async fn idle(lane: &Lane, client: &Client) -> Result<std::io::Result<()>, Interrupt> {
-    let waited = client.deadline.guard_idle(client.socket.readable()).await;
-    if matches!(waited, Err(Interrupt::Overdue)) {
-        let kind = if client.requests.get() == 0 {
+/// Counts what ended a connection with nothing to do.
+fn count_end(lane: &Lane, client: &Client) {
+    if client.deadline.is_overdue(Slot::Request) {
+        let first = client.requests.get() == 0;
+        let kind = if first {
             TimeoutKind::ClientHeader
         } else {
             TimeoutKind::KeepAlive
         };
         lane.counters.timeout(kind).inc();
     }
-    waited
 }
 
 /// Serves the requests that have come. [`After::KeepAlive`] when no byte of a further one is there.
@@ -231,8 +216,7 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
         persistent: rejection.persistent && !lane.deadlines.draining(),
         minor: rejection.minor,
     };
-    let (after, body_bytes_sent) =
-        attempt::send_answer(lane, client, rejection.answer, form).await;
+    let (after, body_bytes_sent) = attempt::send_answer(lane, client, rejection.answer, form).await;
     let outcome = Outcome {
         status: rejection.answer.status,
         body_bytes_sent,
@@ -249,10 +233,10 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
 }
 
 /// Ends a connection.
-async fn close(lane: &Lane, client: Client, after: After) {
+async fn close(lane: &Lane, client: &Client, after: After) {
     match after {
         After::Reset => client.socket.reset_on_close(),
-        After::Linger => linger(lane, &client).await,
+        After::Linger => linger(lane, client).await,
         After::Close | After::KeepAlive => {}
     }
 }

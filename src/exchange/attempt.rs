@@ -65,7 +65,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
     let mut fresh = false;
     let after = loop {
         let Some(index) = server else {
-            break own_answer(lane, client, request, answer, &course).await;
+            break Box::pin(own_answer(lane, client, request, answer, &course)).await;
         };
         let chosen = &group.servers[index];
         let fault = match attempt(lane, client, request, index, fresh, &mut course).await {
@@ -84,7 +84,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
                 answer = own(&fault);
             }
             Next::Answer(answer) => {
-                break own_answer(lane, client, request, answer, &course).await;
+                break Box::pin(own_answer(lane, client, request, answer, &course)).await;
             }
             Next::End(after) => {
                 log(
@@ -124,9 +124,13 @@ async fn attempt(
     } else {
         Instant::now()
     };
-    let mut connection = connection(lane, client, request, index, fresh)
-        .await
-        .map_err(Fault::Answer)?;
+    let pooled = if fresh { None } else { pooled(lane, server) };
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => Box::pin(connect(lane, client, request, index))
+            .await
+            .map_err(Fault::Answer)?,
+    };
     course.reused = connection.is_reused();
     connection.count_request();
     request.set_host(server);
@@ -155,7 +159,7 @@ async fn attempt(
         started,
     };
     let finish = if uploads {
-        both(&answering, request, &connection).await?
+        Box::pin(both(&answering, request, &connection)).await?
     } else {
         client
             .deadline
@@ -167,7 +171,7 @@ async fn attempt(
     };
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
-        tunnel(lane, client, server, &connection, early).await;
+        Box::pin(tunnel(lane, client, server, &connection, early)).await;
     }
     Ok((finish, connection))
 }
@@ -189,30 +193,31 @@ async fn tunnel(
     }
 }
 
-/// A pooled connection, or a new one.
-async fn connection(
+/// A pooled connection.
+#[inline]
+fn pooled(lane: &Lane, server: &Server) -> Option<Connection> {
+    let pooled = server.pool.take(lane.deadlines.now());
+    lane.counters.stale_upstream.add(server.pool.take_stale());
+    if pooled.is_some() {
+        lane.counters.reused_upstream.inc();
+    }
+    pooled
+}
+
+/// A new connection.
+async fn connect(
     lane: &Lane,
     client: &Client,
     request: &Request<'_>,
     index: usize,
-    fresh: bool,
 ) -> Result<Connection, Failure> {
     let group = request.group;
     let server = &group.servers[index];
-    let now = lane.deadlines.now();
-    if !fresh {
-        let pooled = server.pool.take(now);
-        lane.counters.stale_upstream.add(server.pool.take_stale());
-        if let Some(connection) = pooled {
-            lane.counters.reused_upstream.inc();
-            return Ok(connection);
-        }
-    }
     lane.counters.new_upstream.inc();
     client.deadline.set(Slot::Response, group.connect_ticks);
     let connected = client
         .deadline
-        .guard(Slot::Response, group.connect(index, now))
+        .guard(Slot::Response, group.connect(index, lane.deadlines.now()))
         .await;
     client.deadline.clear(Slot::Response);
     match connected {

@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
+use super::lane::Lane;
 use crate::http1::client::AddressText;
 use crate::net::deadline::Deadline;
 use crate::net::socket::Socket;
@@ -24,6 +26,23 @@ pub struct Client {
     pub pending: RefCell<Vec<u8>>,
     /// Requests so far.
     pub requests: Cell<u64>,
+}
+
+impl Client {
+    /// A connection that has just been accepted from `peer`.
+    pub fn new(lane: &Lane, socket: Socket, peer: IpAddr) -> Self {
+        let deadline = Deadline::new(&lane.deadlines, Some(socket.as_raw_fd()));
+        let peer = peer.to_canonical();
+        Self {
+            socket,
+            peer,
+            peer_text: AddressText::new(peer),
+            trusted: lane.trusts(peer),
+            deadline,
+            pending: RefCell::default(),
+            requests: Cell::new(0),
+        }
+    }
 }
 
 /// What becomes of the client's connection after an exchange.

@@ -116,7 +116,12 @@ impl From<Rejection> for Stop {
 
 /// Reads a request from the start of `bytes`. Gives it with the number of bytes it took, or `None` when more are needed.
 #[inline]
-pub fn read<'l>(lane: &'l Lane, client: &Client, head: &mut RequestHead, bytes: &[u8]) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+pub fn read<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+    bytes: &[u8],
+) -> Result<Option<(Request<'l>, usize)>, Rejection> {
     read_or_stop(lane, client, head, bytes).map_err(|stop| match stop {
         Stop::Refused(refusal) => Rejection::of(refusal, lane, head, bytes),
         Stop::Rejected(rejection) => rejection,
@@ -166,13 +171,19 @@ impl<'l> Reading<'l, '_> {
         self.check_expectation()?;
         if method == b"CONNECT" {
             // What follows may be meant for a tunnel: it must never be read as a request.
-            return Err(Rejection { persistent: false, ..self.reject(framing, METHOD_NOT_ALLOWED) }.into());
+            return Err(Rejection {
+                persistent: false,
+                ..self.reject(framing, METHOD_NOT_ALLOWED)
+            }
+            .into());
         }
         self.check_length(framing)?;
         let target = Target::parse(method, head.target.of(bytes))?;
         let host = self.host(&target)?;
         let Some(route) = self.lane.router.find(host_of(host), target.path()) else {
-            return Err(self.reject(framing, Answer::new(404, "no route for this host and path")).into());
+            return Err(self
+                .reject(framing, Answer::new(404, "no route for this host and path"))
+                .into());
         };
         let path_and_query = if route.strip_prefix {
             route::strip(&route.path, &target.path_and_query).ok_or(Refusal::Target)?

@@ -120,7 +120,8 @@ impl Answering<'_> {
         self.lane.give(out);
         sent?;
         if !reader.ended() {
-            self.body(server, &mut reader, coding, &mut finish).await?;
+            // Boxed, like all rarer parts: what every exchange holds stays small.
+            Box::pin(self.body(server, &mut reader, coding, &mut finish)).await?;
         }
         Ok(finish)
     }

@@ -38,9 +38,9 @@ pub async fn send_all(
 ) -> Result<(), TransferError> {
     match socket.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(sent) => send_rest(socket, &bytes[sent..], deadline, slot, patience).await,
+        Ok(sent) => Box::pin(send_rest(socket, &bytes[sent..], deadline, slot, patience)).await,
         Err(error) if is_temporary(&error) => {
-            send_rest(socket, bytes, deadline, slot, patience).await
+            Box::pin(send_rest(socket, bytes, deadline, slot, patience)).await
         }
         Err(error) => Err(error.into()),
     }

@@ -82,7 +82,9 @@ pub fn prefers_json(fields: &[Field], bytes: &[u8]) -> bool {
         let mut accepts = fields.iter().filter(|field| field.kind == Name::Accept);
         accepts.find_map(|field| {
             let value = field.value.of(bytes);
-            wanted.iter().find_map(|kind| memchr::memmem::find(value, kind))
+            wanted
+                .iter()
+                .find_map(|kind| memchr::memmem::find(value, kind))
         })
     };
     match (first(&[b"json"]), first(&[b"text/plain", b"text/*"])) {
@@ -136,7 +138,10 @@ mod tests {
         let cases = [
             ("", true),
             ("Accept: */*\r\n", true),
-            ("Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n", false),
+            (
+                "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n",
+                false,
+            ),
             ("Accept: text/html, application/json;q=0.9\r\n", true),
             ("Accept: text/plain, application/json\r\n", false),
             ("Accept: application/problem+json, text/plain\r\n", true),

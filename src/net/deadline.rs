@@ -4,12 +4,14 @@
 //! a second and wakes the tasks that are late. Nothing is cancelled and nothing is allocated for it.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::os::fd::RawFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 /// How often the sweeper looks: the resolution of every timeout.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -153,16 +155,11 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Registers the calling task, and its socket where it has one.
-    pub async fn register(all: &Rc<Deadlines>, fd: Option<RawFd>) -> Self {
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        Self::new(all, Some(waker), fd)
-    }
-
-    fn new(all: &Rc<Deadlines>, waker: Option<Waker>, fd: Option<RawFd>) -> Self {
+    /// Registers a task, and its socket where it has one. The task is the one that first waits.
+    pub fn new(all: &Rc<Deadlines>, fd: Option<RawFd>) -> Self {
         let fired = if all.draining.get() { DRAIN } else { 0 };
         let entry = Entry {
-            waker,
+            waker: None,
             fd,
             due: [NEVER; 2],
             fired,
@@ -207,49 +204,67 @@ impl Deadline {
         });
     }
 
-    #[inline]
-    fn fired(&self) -> u8 {
-        self.entry(|entry| entry.fired)
-    }
-
     /// Waits for `wait`, which must be safe to drop, until the slot's deadline.
     #[inline]
-    pub async fn guard<T>(
-        &self,
-        slot: Slot,
-        wait: impl Future<Output = T>,
-    ) -> Result<T, Interrupt> {
-        self.race(1 << slot as u8, wait).await
+    pub const fn guard<F: Future>(&self, slot: Slot, wait: F) -> Guard<'_, F> {
+        Guard {
+            deadline: self,
+            mask: 1 << slot as u8,
+            wait,
+        }
     }
 
     /// Waits for `wait`, until the request slot's deadline or until the process drains: for a connection with nothing to do.
     #[inline]
-    pub async fn guard_idle<T>(&self, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
-        self.race(DRAIN | 1 << Slot::Request as u8, wait).await
+    pub const fn guard_idle<F: Future>(&self, wait: F) -> Guard<'_, F> {
+        Guard {
+            deadline: self,
+            mask: DRAIN | 1 << Slot::Request as u8,
+            wait,
+        }
     }
 
-    #[inline]
-    async fn race<T>(&self, mask: u8, wait: impl Future<Output = T>) -> Result<T, Interrupt> {
-        let mut wait = pin!(wait);
-        poll_fn(|cx| {
-            let fired = self.fired() & mask;
-            if fired != 0 {
-                let interrupt = if fired & DRAIN != 0 {
-                    Interrupt::Drain
-                } else {
-                    Interrupt::Overdue
-                };
-                return Poll::Ready(Err(interrupt));
-            }
-            wait.as_mut().poll(cx).map(Ok)
-        })
-        .await
+    /// Whether the slot's deadline has passed since it was set.
+    pub fn is_overdue(&self, slot: Slot) -> bool {
+        self.entry(|entry| entry.fired & 1 << slot as u8 != 0)
     }
 
     /// Sleeps for at least `after`, or until the process drains.
     pub async fn sleep(&self, after: Ticks) {
         self.set(Slot::Request, after);
-        let _ = self.race(DRAIN | 1, std::future::pending::<()>()).await;
+        let _ = self.guard_idle(std::future::pending::<()>()).await;
+    }
+}
+
+pin_project! {
+    /// A wait under a deadline. Written by hand because async functions around each other would hold the wait several times over, and
+    /// every idle connection has one.
+    pub struct Guard<'d, F> {
+        deadline: &'d Deadline,
+        mask: u8,
+        #[pin]
+        wait: F,
+    }
+}
+
+impl<F: Future> Future for Guard<'_, F> {
+    type Output = Result<F::Output, Interrupt>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let fired = this.deadline.entry(|entry| {
+            if entry.waker.is_none() {
+                // All waits of a connection are one task's, so its first waker is good for all.
+                entry.waker = Some(cx.waker().clone());
+            }
+            entry.fired & *this.mask
+        });
+        match fired {
+            0 => this.wait.poll(cx).map(Ok),
+            fired if fired & DRAIN != 0 => Poll::Ready(Err(Interrupt::Drain)),
+            _ => Poll::Ready(Err(Interrupt::Overdue)),
+        }
     }
 }
 
@@ -272,7 +287,7 @@ mod tests {
     use super::*;
 
     fn registered(all: &Rc<Deadlines>) -> Deadline {
-        Deadline::new(all, None, None)
+        Deadline::new(all, None)
     }
 
     #[test]
@@ -282,16 +297,16 @@ mod tests {
         one.set(Slot::Request, Ticks::from(Duration::from_millis(250)));
         all.sweep(3);
         assert!(
-            !one.overdue(Slot::Request),
+            !one.is_overdue(Slot::Request),
             "three whole ticks may have been less than 300 ms"
         );
         all.sweep(1);
-        assert!(one.overdue(Slot::Request) && !one.overdue(Slot::Response));
+        assert!(one.is_overdue(Slot::Request) && !one.is_overdue(Slot::Response));
         one.set(Slot::Request, Ticks(5));
-        assert!(!one.overdue(Slot::Request));
+        assert!(!one.is_overdue(Slot::Request));
         one.clear(Slot::Request);
         all.sweep(100);
-        assert!(!one.overdue(Slot::Request));
+        assert!(!one.is_overdue(Slot::Request));
     }
 
     #[test]
@@ -303,7 +318,7 @@ mod tests {
         drop(first);
         let second = registered(&all);
         assert_eq!(
-            (second.index, second.overdue(Slot::Response), all.len()),
+            (second.index, second.is_overdue(Slot::Response), all.len()),
             (0, false, 1)
         );
     }

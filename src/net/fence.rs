@@ -1,40 +1,79 @@
 //! A fence around a task: a panic in it ends it and nothing else. The runtime has none of its own.
 
-use std::any::Any;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-/// Runs `task`; a panic in it is an error. What it owned is dropped, and shared state is only changed by whole steps, so others go on.
-pub async fn fenced<T>(task: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
-    let mut task = pin!(task);
-    poll_fn(
-        move |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
-    .await
+use pin_project_lite::pin_project;
+
+/// How a fenced task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It ran to its end.
+    Returned,
+    /// It panicked; what it owned is dropped with it.
+    Panicked,
+}
+
+pin_project! {
+    /// Runs a task and then calls `ended`. Written by hand because an async block would hold the task twice.
+    pub struct Fenced<F, E> {
+        #[pin]
+        task: F,
+        ended: Option<E>,
+    }
+}
+
+/// Puts a fence around `task`. Shared state is only changed by whole steps, so a panic leaves nothing half-done for others.
+pub const fn fenced<F, E>(task: F, ended: E) -> Fenced<F, E>
+where
+    F: Future<Output = ()>,
+    E: FnOnce(End),
+{
+    Fenced {
+        task,
+        ended: Some(ended),
+    }
+}
+
+impl<F: Future<Output = ()>, E: FnOnce(End)> Future for Fenced<F, E> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let task = this.task;
+        let end = match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(())) => End::Returned,
+            Err(_) => End::Panicked,
+        };
+        if let Some(ended) = this.ended.take() {
+            ended(end);
+        }
+        Poll::Ready(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::task::{Context, Waker};
+    use std::pin::pin;
+    use std::task::Waker;
 
-    fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
-        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    use super::*;
+
+    fn end_of(task: impl Future<Output = ()>) -> Option<End> {
+        let mut seen = None;
+        let polled = pin!(fenced(task, |end| seen = Some(end)))
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(polled.is_ready(), seen.is_some());
+        seen
     }
 
     #[test]
-    fn a_panic_is_an_error_and_a_value_a_value() {
-        assert!(matches!(poll_once(fenced(async { 5 })), Poll::Ready(Ok(5))));
-        let panics = async {
-            if true {
-                panic!("on purpose");
-            }
-        };
-        assert!(matches!(poll_once(fenced(panics)), Poll::Ready(Err(_))));
+    fn a_panic_ends_the_task_like_a_return() {
+        assert_eq!(end_of(async {}), Some(End::Returned));
+        assert_eq!(end_of(async { panic!("on purpose") }), Some(End::Panicked));
+        assert_eq!(end_of(std::future::pending()), None);
     }
 }

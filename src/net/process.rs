@@ -12,6 +12,19 @@ pub fn thread_id() -> u32 {
 /// Raises the soft limit of open descriptors to the hard one (getrlimit(2)) and gives what holds then.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
     Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Keeps the kernel from backing the heap with huge pages (PR_SET_THP_DISABLE): the allocator asks for them, and a heap of small
+/// connections spread over huge pages takes several times the memory.
+pub fn disable_huge_pages() {
+    // Where the kernel does not know the call, memory is all that is lost.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

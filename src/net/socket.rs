@@ -64,7 +64,11 @@ impl Socket {
     /// Sends what the socket takes of `bytes` without waiting.
     #[inline]
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(net::send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        Ok(net::send(
+            self,
+            bytes,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        )?)
     }
 
     /// Looks whether bytes or the end of the stream have come, taking nothing.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use super::socket::Socket;
@@ -19,11 +20,22 @@ pub struct Interval {
 impl Interval {
     /// Goes off every `period` from now on.
     pub fn new(period: Duration) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let period = Timespec { tv_sec: period.as_secs() as i64, tv_nsec: i64::from(period.subsec_nanos()) };
-        let setting = Itimerspec { it_interval: period, it_value: period };
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let period = Timespec {
+            tv_sec: period.as_secs() as i64,
+            tv_nsec: i64::from(period.subsec_nanos()),
+        };
+        let setting = Itimerspec {
+            it_interval: period,
+            it_value: period,
+        };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &setting)?;
-        Ok(Self { timer: Socket::new(timer)? })
+        Ok(Self {
+            timer: Socket::new(timer)?,
+        })
     }
 
     /// Waits until it has gone off, and gives how often since the last call (at least once).

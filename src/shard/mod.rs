@@ -17,9 +17,10 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use crate::config::Config;
 use crate::downstream::accept::{self, AllCounters};
 use crate::exchange::lane::Lane;
+use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener};
 use crate::net::ring::Driver;
-use crate::net::{affinity, fence, process};
+use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::ShardCounters;
 use crate::upstream::resolve::Places;
@@ -168,11 +169,11 @@ async fn serve(
                 Rc::clone(&listener),
                 Arc::clone(&common.counters),
             );
-            monoio::spawn(async move {
-                if let Err(panic) = fence::fenced(task).await {
-                    tracing::error!(error = panic_text(&*panic), "an accept task panicked");
+            monoio::spawn(fence::fenced(task, |end| {
+                if end == End::Panicked {
+                    tracing::error!("an accept task panicked");
                 }
-            });
+            }));
         }
         opened.push(listener);
     }
