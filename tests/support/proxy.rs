@@ -1,0 +1,354 @@
+//! The proxy under test: a real process with a configuration file of its own.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{Mode, PATIENCE, Wire};
+
+/// A configuration file in the making. What a test does not set is chosen for tests: one unpinned shard, a listener on a free port,
+/// no status page, a short farewell.
+pub(crate) struct Config {
+    mode: Mode,
+    directory: PathBuf,
+    keys: String,
+    tables: String,
+    /// Both limits of RLIMIT_NOFILE.
+    descriptors: Option<u32>,
+}
+
+impl Config {
+    pub(crate) fn new(mode: Mode) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            std::env::temp_dir().join(format!("ringlane-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory for the test's files");
+        Self {
+            mode,
+            directory,
+            keys: String::new(),
+            tables: String::new(),
+            descriptors: None,
+        }
+    }
+
+    /// A key at the top of the file, such as `shards = 2`.
+    pub(crate) fn key(mut self, line: &str) -> Self {
+        writeln!(self.keys, "{line}").expect("writing to a string");
+        self
+    }
+
+    /// Tables, as text.
+    pub(crate) fn tables(mut self, text: &str) -> Self {
+        writeln!(self.tables, "{text}").expect("writing to a string");
+        self
+    }
+
+    /// The upstream `app` with these servers, named `a`, `b`, ...; `settings` are further lines of its table.
+    pub(crate) fn upstream(self, addresses: &[&str], settings: &str) -> Self {
+        self.named_upstream("app", addresses, settings)
+    }
+
+    pub(crate) fn named_upstream(mut self, name: &str, addresses: &[&str], settings: &str) -> Self {
+        let servers: Vec<String> = addresses
+            .iter()
+            .zip('a'..)
+            .map(|(address, letter)| format!("{{ address = \"{address}\", name = \"{letter}\" }}"))
+            .collect();
+        writeln!(
+            self.tables,
+            "[[upstream]]\nname = \"{name}\"\nserver = [{}]\n{settings}",
+            servers.join(", ")
+        )
+        .expect("writing to a string");
+        self
+    }
+
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Where this test may put files.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn text(&self) -> String {
+        let (io, send) = match self.mode {
+            Mode::Uring => ("uring", "direct"),
+            Mode::RingSend => ("uring", "ring"),
+            Mode::Epoll => ("epoll", "direct"),
+        };
+        let mut text = format!("io = \"{io}\"\nsend = \"{send}\"\n");
+        for (key, line) in [
+            ("shards", "shards = 1"),
+            ("pin", "pin = false"),
+            ("shutdown_timeout", "shutdown_timeout = \"300ms\""),
+        ] {
+            if !self.keys.lines().any(|set| set.starts_with(key)) {
+                writeln!(text, "{line}").expect("writing to a string");
+            }
+        }
+        text += &self.keys;
+        for (table, lines) in [
+            ("[[listen]]", "[[listen]]\naddress = \"127.0.0.1:0\""),
+            ("[admin]", "[admin]\nenabled = false"),
+        ] {
+            if !self.tables.contains(table) {
+                writeln!(text, "{lines}").expect("writing to a string");
+            }
+        }
+        text + &self.tables
+    }
+
+    /// Starts the proxy and waits until all its listeners are open.
+    #[track_caller]
+    pub(crate) fn start(self) -> Proxy {
+        let text = self.text();
+        let path = self.directory.join("ringlane.toml");
+        std::fs::write(&path, &text).expect("a file for the configuration");
+        let mut child = self.command(&path).spawn().expect("the proxy starts");
+        let log = Log::follow(child.stderr.take().expect("a pipe"));
+        let output = Log::follow(child.stdout.take().expect("a pipe"));
+        let mut proxy = Proxy {
+            child,
+            log,
+            output,
+            addresses: Vec::new(),
+            admin: None,
+            directory: self.directory,
+            ended: false,
+        };
+        proxy.await_listeners(
+            text.matches("[[listen]]").count(),
+            !text.contains("enabled = false"),
+        );
+        proxy
+    }
+
+    fn command(&self, path: &Path) -> Command {
+        let binary = env!("CARGO_BIN_EXE_ringlane");
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {limit} && exec \"$0\" \"$@\""),
+                    binary,
+                ]);
+                shell
+            }
+        };
+        command
+            .args(["run", "--config"])
+            .arg(path)
+            .env_remove("RUST_LOG");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// What a process wrote, collected by a thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn follow(pipe: impl Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                lines.0.lock().expect("a whole log").push(line);
+            }
+        });
+        log
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("a whole log").clone()
+    }
+}
+
+/// A running proxy. When dropped it is asked to stop, and a test fails if it does not exit with 0 or if anything in it panicked.
+pub(crate) struct Proxy {
+    child: Child,
+    log: Log,
+    output: Log,
+    /// Its listeners, in the order of the configuration.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Its status page.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) directory: PathBuf,
+    ended: bool,
+}
+
+impl Proxy {
+    fn await_listeners(&mut self, listeners: usize, admin: bool) {
+        let start = Instant::now();
+        while self.addresses.len() < listeners || (admin && self.admin.is_none()) {
+            let exited = self.child.try_wait().expect("a child of ours");
+            assert!(
+                exited.is_none(),
+                "the proxy ended at start: {exited:?}\n{}",
+                self.log().join("\n")
+            );
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not ready after {PATIENCE:?}:\n{}",
+                self.log().join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(2));
+            let lines = self.log();
+            self.addresses = lines
+                .iter()
+                .filter_map(|line| address_after(line, "listening address="))
+                .collect();
+            self.admin = lines
+                .iter()
+                .find_map(|line| address_after(line, "admin address="));
+        }
+    }
+
+    /// The event log so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// Standard output so far.
+    pub(crate) fn output(&self) -> Vec<String> {
+        self.output.lines()
+    }
+
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Wire {
+        Wire::connect(self.addresses[0])
+    }
+
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> super::Response {
+        self.connect().get(target)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.pid())])
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "no signal sent"
+        );
+    }
+
+    /// Waits for the exit.
+    #[track_caller]
+    pub(crate) fn exit_within(&mut self, patience: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                self.ended = true;
+                return status;
+            }
+            assert!(
+                start.elapsed() < patience,
+                "still running after {patience:?}:\n{}",
+                self.log().join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Asks the proxy to stop and asserts that it does so in good order.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        let status = self.exit_within(PATIENCE);
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "exit after SIGTERM\n{}",
+            self.log().join("\n")
+        );
+        self.expect_no_panic();
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_no_panic(&self) {
+        let panicked: Vec<String> = self
+            .log()
+            .into_iter()
+            .filter(|line| line.contains("panicked"))
+            .collect();
+        assert!(panicked.is_empty(), "{panicked:?}");
+    }
+
+    /// Resident memory, bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the proxy runs");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("a line of proc(5)");
+        let kib: u64 = line
+            .split_ascii_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("a number");
+        kib * 1024
+    }
+
+    /// Processor time used so far, user and system.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the proxy runs");
+        let after_name = stat.rsplit_once(')').expect("a name in parentheses").1;
+        let fields: Vec<u64> = after_name
+            .split_ascii_whitespace()
+            .skip(1)
+            .map(|field| field.parse().unwrap_or(0))
+            .collect();
+        Duration::from_millis((fields[10] + fields[11]) * 10) // USER_HZ is 100 on Linux
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the proxy runs")
+            .count()
+    }
+}
+
+fn address_after(line: &str, mark: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(mark)?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.child.kill().ok();
+            self.child.wait().ok();
+            eprintln!("--- the proxy's log\n{}\n---", self.log().join("\n"));
+        } else if !self.ended {
+            self.stop();
+        }
+        std::fs::remove_dir_all(&self.directory).ok();
+    }
+}
