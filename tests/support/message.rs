@@ -2,6 +2,9 @@
 
 use super::Wire;
 
+/// Names and values, in order.
+pub(crate) type Fields = Vec<(String, String)>;
+
 /// How a message's body was delimited (RFC 9112 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -17,7 +20,7 @@ pub(crate) enum Framing {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) start: String,
-    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) fields: Fields,
 }
 
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Request {
     pub(crate) head: Head,
     pub(crate) framing: Framing,
     pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, String)>,
+    pub(crate) trailers: Fields,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct Response {
     pub(crate) head: Head,
     pub(crate) framing: Framing,
     pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, String)>,
+    pub(crate) trailers: Fields,
 }
 
 /// A plain response with this body.
@@ -144,8 +147,7 @@ fn field(line: &str) -> Result<(String, String), String> {
 }
 
 /// A chunked body (RFC 9112 section 7.1) without extensions: the proxy drops them. Returns content and trailers.
-#[allow(clippy::type_complexity)] // content and trailer fields
-fn chunked(wire: &mut Wire) -> Result<(Vec<u8>, Vec<(String, String)>), String> {
+fn chunked(wire: &mut Wire) -> Result<(Vec<u8>, Fields), String> {
     let mut content = Vec::new();
     loop {
         let size = chunk_size(wire)?;
@@ -168,7 +170,7 @@ fn chunk_size(wire: &mut Wire) -> Result<usize, String> {
     usize::from_str_radix(&digits, 16).map_err(|error| format!("chunk size {digits:?}: {error}"))
 }
 
-fn trailers(wire: &mut Wire) -> Result<Vec<(String, String)>, String> {
+fn trailers(wire: &mut Wire) -> Result<Fields, String> {
     let mut fields = Vec::new();
     loop {
         let line = wire.take_until(b"\r\n")?;
@@ -179,7 +181,7 @@ fn trailers(wire: &mut Wire) -> Result<Vec<(String, String)>, String> {
     }
 }
 
-fn body(wire: &mut Wire, framing: Framing) -> Result<(Vec<u8>, Vec<(String, String)>), String> {
+fn body(wire: &mut Wire, framing: Framing) -> Result<(Vec<u8>, Fields), String> {
     match framing {
         Framing::None => Ok((Vec::new(), Vec::new())),
         Framing::Length(length) => Ok((wire.take(length as usize)?, Vec::new())),

@@ -18,7 +18,7 @@ pub(crate) struct Config {
     directory: PathBuf,
     keys: String,
     tables: String,
-    /// Both limits of RLIMIT_NOFILE.
+    /// Both limits of `RLIMIT_NOFILE`.
     descriptors: Option<u32>,
 }
 

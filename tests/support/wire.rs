@@ -121,7 +121,7 @@ impl Wire {
         if self.end.is_some() {
             return Ok(false);
         }
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; 16 * 1024];
         self.socket
             .set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
         match (&self.socket).read(&mut chunk) {
@@ -133,7 +133,7 @@ impl Wire {
                     ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
                 ) =>
             {
-                self.end = Some(End::Reset)
+                self.end = Some(End::Reset);
             }
             Err(error) => return Err(error),
         }

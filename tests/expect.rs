@@ -1,0 +1,128 @@
+//! `Expect: 100-continue` works end to end (RFC 9110 section 10.1.1): the origin decides whether the body is wanted.
+
+mod support;
+
+use support::{
+    Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, in_each_mode_and_ring_send, ok,
+};
+
+in_each_mode_and_ring_send!(body_after_100);
+
+in_each_mode!(
+    body_refused,
+    body_without_waiting,
+    final_response_without_100,
+    http_1_0_client_is_not_answered_100,
+    expectation_we_do_not_know,
+);
+
+const HEAD: &str =
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+
+fn start(mode: Mode) -> (Proxy, Origin) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode).upstream(&[&origin.address], "").start();
+    (proxy, origin)
+}
+
+fn ask(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
+    let mut client = proxy.connect();
+    client.send(HEAD);
+    let mut upstream = origin.accept();
+    let seen = upstream.request_head();
+    assert_eq!(
+        seen.head
+            .value("expect")
+            .map(str::to_ascii_lowercase)
+            .as_deref(),
+        Some("100-continue")
+    );
+    (client, upstream)
+}
+
+fn body_after_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    client.expect_silence(QUIET); // the origin has not said anything yet
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("POST").status, 100);
+    client.send("hello");
+    upstream.expect("hello");
+    upstream.send(ok("thanks"));
+    assert_eq!(client.response("POST").text(), "thanks");
+
+    client.send(HEAD); // and once more on the same connections
+    upstream.request_head();
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("POST").status, 100);
+    client.send("again");
+    upstream.expect("again");
+    upstream.send(ok("thanks"));
+    assert_eq!(client.response("POST").text(), "thanks");
+}
+
+/// What the client sends after a refusal is either the body it announced or nothing: the connection can only end or read that body.
+fn body_refused(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    upstream.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+    let response = client.response("POST");
+    assert_eq!((response.status, response.text().as_str()), (401, "no"));
+    client
+        .try_send("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n")
+        .ok();
+    if response.head.lists("connection", "close") {
+        client.expect_end();
+    }
+    origin.expect_nobody();
+    upstream.expect_end(); // its request was never completed, so nothing else may go over it
+}
+
+fn body_without_waiting(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(format!("{HEAD}hello"));
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().body, b"hello");
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    upstream.send(ok("thanks"));
+    let mut response = client.response("POST");
+    if response.status == 100 {
+        response = client.response("POST");
+    }
+    assert_eq!(response.text(), "thanks");
+}
+
+/// An origin may read the body without having asked for it, when the client sends it after a while.
+fn final_response_without_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    std::thread::sleep(QUIET);
+    client.send("hello");
+    upstream.expect("hello");
+    upstream.send(ok("thanks"));
+    assert_eq!(client.response("POST").text(), "thanks");
+}
+
+/// RFC 9110 section 10.1.1: a 100-continue expectation in an HTTP/1.0 request is ignored.
+fn http_1_0_client_is_not_answered_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(
+        "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+    );
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().body, b"hello");
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    upstream.send(ok("thanks"));
+    assert_eq!(client.response("POST").status, 200);
+}
+
+fn expectation_we_do_not_know(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: a-miracle\r\n\r\nhello");
+    assert_eq!(client.response("POST").status, 417);
+    origin.expect_nobody();
+}

@@ -1,0 +1,144 @@
+//! Pipelined requests are answered in their order (RFC 9112 section 9.3.2), and nothing behind the last one is acted on.
+
+mod support;
+
+use support::{Config, Mode, Origin, in_each_mode, in_each_mode_and_ring_send, ok};
+
+in_each_mode_and_ring_send!(answered_in_order, hundreds_without_reading);
+
+in_each_mode!(
+    bodies_between,
+    nothing_after_close,
+    nothing_after_an_error,
+    split_anywhere,
+    half_closed_client_gets_its_answers
+);
+
+fn answered_in_order(mode: Mode) {
+    let slow = Origin::bind().serve(|request| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        ok(&format!("slow {}", request.target))
+    });
+    let fast = Origin::bind().serve(|request| ok(&format!("fast {}", request.target)));
+    let proxy = Config::new(mode)
+        .named_upstream("slow", &[&slow.address], "")
+        .named_upstream("fast", &[&fast.address], "")
+        .tables("[[route]]\npath = \"/s\"\nupstream = \"slow\"\n[[route]]\npath = \"/f\"\nupstream = \"fast\"")
+        .start();
+    let mut client = proxy.connect();
+    let targets = ["/s/1", "/f/2", "/s/3", "/f/4", "/f/5"];
+    client.send(
+        targets
+            .map(|target| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .concat(),
+    );
+    for target in targets {
+        assert!(client.response("GET").text().ends_with(target));
+    }
+}
+
+fn bodies_between(mode: Mode) {
+    let served = Origin::bind().serve(|request| match request.target.as_str() {
+        "/none" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        "/chunked" => {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec()
+        }
+        _ if request.method == "HEAD" => b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n".to_vec(),
+        _ => ok(&String::from_utf8_lossy(&request.body)),
+    });
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send(concat!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\none",
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\nX: y\r\n\r\n",
+        "GET /none HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /chunked HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\nPUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nthree",
+    ));
+    assert_eq!(client.response("POST").text(), "one");
+    assert_eq!(client.response("HEAD").status, 200);
+    assert_eq!(client.response("POST").text(), "two");
+    assert_eq!(client.response("GET").status, 204);
+    assert_eq!(client.response("GET").text(), "abc");
+    assert_eq!(client.response("PUT").text(), "three");
+    assert_eq!(served.connections(), 1);
+}
+
+fn hundreds_without_reading(mode: Mode) {
+    let body = "0123456789".repeat(1000);
+    let served = Origin::bind().serve(move |request| ok(&format!("{} {body}", request.target)));
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    let request = |number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send((0..1000).map(request).collect::<Vec<_>>().concat());
+    std::thread::sleep(support::QUIET);
+    for number in 0..1000 {
+        assert!(
+            client
+                .response("GET")
+                .text()
+                .starts_with(&format!("/{number} ")),
+            "answer {number}"
+        );
+    }
+}
+
+fn nothing_after_close(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send(concat!(
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ));
+    assert!(!client.response("GET").head.lists("connection", "close"));
+    assert!(client.response("GET").head.lists("connection", "close"));
+    client.expect_end();
+    assert_eq!(served.targets(), ["/1", "/2"]);
+}
+
+fn nothing_after_an_error(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost : a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "fine");
+    let response = client.response("GET");
+    assert_eq!(response.status, 400);
+    assert!(response.head.lists("connection", "close"));
+    client.expect_end();
+    assert_eq!(served.targets(), ["/1"]);
+}
+
+/// Two requests in two segments, cut at each place in turn.
+fn split_anywhere(mode: Mode) {
+    let served =
+        Origin::bind().serve(|request| ok(&format!("{}{}", request.target, request.body.len())));
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let both = "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\noneGET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = proxy.connect();
+    for cut in 1..both.len() {
+        client.send(&both[..cut]);
+        std::thread::sleep(std::time::Duration::from_micros(500));
+        client.send(&both[cut..]);
+        assert_eq!(client.response("POST").text(), "/13", "cut at {cut}");
+        assert_eq!(client.response("GET").text(), "/20", "cut at {cut}");
+    }
+}
+
+/// RFC 9112 section 9.6: a client that has closed its sending half still reads.
+fn half_closed_client_gets_its_answers(mode: Mode) {
+    let served = Origin::bind().serve(|request| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        ok(&request.target)
+    });
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.finish_sending();
+    assert_eq!(client.response("GET").text(), "/1");
+    assert_eq!(client.response("GET").text(), "/2");
+    client.expect_close();
+}

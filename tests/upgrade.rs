@@ -1,0 +1,203 @@
+//! A 101 answer turns the exchange into a tunnel (RFC 9110 section 7.8, RFC 6455 section 4): bytes both ways, those that came early
+//! included, each half closed on its own.
+
+mod support;
+
+use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, in_each_mode_and_ring_send, ok};
+
+in_each_mode_and_ring_send!(handshake_and_tunnel, early_bytes_both_ways, much_both_ways);
+
+in_each_mode!(
+    client_closes_its_half,
+    origin_closes_its_half,
+    reset_of_either_side_ends_both,
+    refused_upgrade_is_a_response,
+    upgrade_not_asked_for,
+    upgrade_that_connection_does_not_list,
+    upgrade_in_http_1_0,
+);
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn start(mode: Mode) -> (Proxy, Origin) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode).upstream(&[&origin.address], "").start();
+    (proxy, origin)
+}
+
+/// Both ends of an open tunnel.
+fn tunnel(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
+    let mut client = proxy.connect();
+    client.send(HANDSHAKE);
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send(SWITCHED);
+    assert_eq!(client.response("GET").status, 101);
+    (client, upstream)
+}
+
+fn handshake_and_tunnel(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(HANDSHAKE);
+    let mut upstream = origin.accept();
+    let seen = upstream.request();
+    assert!(seen.head.lists("connection", "upgrade"), "{:?}", seen.head);
+    assert!(seen.head.lists("upgrade", "websocket"), "{:?}", seen.head);
+    assert_eq!(
+        seen.head.value("sec-websocket-key"),
+        Some("dGhlIHNhbXBsZSBub25jZQ==")
+    );
+    assert_eq!(seen.head.value("sec-websocket-version"), Some("13"));
+    upstream.send(SWITCHED);
+    let response = client.response("GET");
+    assert_eq!(response.status, 101);
+    assert!(
+        response.head.lists("connection", "upgrade"),
+        "{:?}",
+        response.head
+    );
+    assert!(
+        response.head.lists("upgrade", "websocket"),
+        "{:?}",
+        response.head
+    );
+    assert_eq!(
+        response.head.value("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+    for number in 0..10_u8 {
+        client.send([number, 0, 255, b'\r', b'\n']);
+        upstream.expect([number, 0, 255, b'\r', b'\n']);
+        upstream.send([b'G', b'E', b'T', number]);
+        client.expect([b'G', b'E', b'T', number]);
+    }
+    drop(client);
+    upstream.expect_end();
+    origin.expect_nobody();
+}
+
+fn early_bytes_both_ways(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(format!("{HANDSHAKE}early from the client"));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send(format!("{SWITCHED}early from the origin"));
+    assert_eq!(client.response("GET").status, 101);
+    client.expect("early from the origin");
+    upstream.expect("early from the client");
+    upstream.send("late");
+    client.expect("late");
+}
+
+fn client_closes_its_half(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    client.send("last words");
+    client.finish_sending();
+    upstream.expect("last words");
+    upstream.expect_close();
+    upstream.send("and an answer");
+    client.expect("and an answer");
+    drop(upstream);
+    client.expect_close();
+}
+
+fn origin_closes_its_half(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    upstream.send("last words");
+    upstream.finish_sending();
+    client.expect("last words");
+    client.expect_close();
+    client.send("and an answer");
+    upstream.expect("and an answer");
+    drop(client);
+    upstream.expect_close();
+}
+
+fn reset_of_either_side_ends_both(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (client, mut upstream) = tunnel(&proxy, &origin);
+    client.reset();
+    upstream.expect_end();
+    let (mut client, upstream) = tunnel(&proxy, &origin);
+    upstream.reset();
+    client.expect_end();
+}
+
+/// Both directions full at once: neither waits for the other.
+fn much_both_ways(mode: Mode) {
+    const LENGTH: usize = 32 << 20;
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    let mut senders = [&client, &upstream]
+        .map(|wire| Wire::new(wire.socket().try_clone().expect("a second handle")));
+    std::thread::scope(|scope| {
+        for sender in &mut senders {
+            scope.spawn(move || sender.send(vec![b'.'; LENGTH]));
+        }
+        scope.spawn(|| client.skip(LENGTH as u64));
+        upstream.skip(LENGTH as u64);
+    });
+}
+
+/// RFC 9110 section 7.8: a server may ignore Upgrade; then the connection is what it was.
+fn refused_upgrade_is_a_response(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(HANDSHAKE);
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    assert_eq!(client.response("GET").text(), "no");
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(upstream.request().target, "/next");
+    upstream.send(ok("next"));
+    assert_eq!(client.response("GET").text(), "next");
+}
+
+/// A tunnel that the client did not ask for would let an origin and a client disagree on where the next request starts.
+fn upgrade_not_asked_for(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let mut client = proxy.connect();
+        client.send(request);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(SWITCHED);
+        assert_eq!(client.response("GET").status, 502);
+        upstream.expect_end();
+    }
+}
+
+/// RFC 9110 section 7.8: Upgrade counts only where Connection lists it.
+fn upgrade_that_connection_does_not_list(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.response("GET").status, 200);
+    let seen = served.only_request();
+    assert!(
+        !seen.head.has("upgrade") && !seen.head.lists("connection", "upgrade"),
+        "{:?}",
+        seen.head
+    );
+}
+
+/// RFC 9110 section 7.8: Upgrade in an HTTP/1.0 request is ignored.
+fn upgrade_in_http_1_0(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.response("GET").status, 200);
+    assert!(!served.only_request().head.has("upgrade"));
+    client.expect_end();
+}
