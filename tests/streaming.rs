@@ -401,7 +401,7 @@ fn many_small_chunks(mode: Mode) {
         scope.spawn(|| {
             upstream.send(format!(
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
-            ))
+            ));
         });
         let response = client.response("GET");
         assert_eq!(response.body.len(), 100_000);

@@ -1,0 +1,261 @@
+//! The access log: off by default; one line a request, combined or JSON; written soon and to the end; nothing a client sends can break a line.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{Config, Mode, Origin, Proxy, Served, eventually, in_each_mode};
+
+in_each_mode!(
+    combined,
+    json,
+    off_by_default,
+    on_standard_output,
+    hostile_fields_stay_in_their_place,
+    own_answers_are_logged,
+    complete_after_a_stop
+);
+
+fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
+    let served = Origin::serve_text("fine");
+    let config = Config::new(mode);
+    let path = config.directory().join("access.log");
+    let table = format!(
+        "[access_log]\npath = \"{}\"\nformat = \"{format}\"",
+        path.display()
+    );
+    let proxy = config
+        .tables(&table)
+        .upstream(&[&served.address], "")
+        .start();
+    (proxy, served, path)
+}
+
+fn lines(path: &PathBuf) -> Vec<String> {
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Waits until the file has this many lines.
+#[track_caller]
+fn await_lines(path: &PathBuf, count: usize) -> Vec<String> {
+    eventually("the log is written", || lines(path).len() >= count);
+    let lines = lines(path);
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines
+}
+
+fn send(proxy: &Proxy, request: impl AsRef<[u8]>) -> u16 {
+    let mut client = proxy.connect();
+    client.send(request);
+    client.response("GET").status
+}
+
+/// Splits a combined line: words, `[...]` and `"..."` with backslashes.
+fn parts(line: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' => quoted_end(rest).unwrap_or_else(|| panic!("no closing quote in {line}")),
+            '[' => {
+                rest.find(']')
+                    .unwrap_or_else(|| panic!("no closing bracket in {line}"))
+                    + 1
+            }
+            _ => rest.find(' ').unwrap_or(rest.len()),
+        };
+        parts.push(rest[..end].to_owned());
+        assert!(
+            rest[end..].is_empty() || rest[end..].starts_with(' '),
+            "{line}"
+        );
+        rest = rest[end..].trim_start();
+    }
+    parts
+}
+
+fn quoted_end(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (at, each) in text.char_indices().skip(1) {
+        match each {
+            '"' if !escaped => return Some(at + 1),
+            '\\' if !escaped => escaped = true,
+            _ => escaped = false,
+        }
+    }
+    None
+}
+
+fn combined(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "combined");
+    send(
+        &proxy,
+        "GET /path?q=1 HTTP/1.1\r\nHost: a\r\nReferer: http://b/c\r\nUser-Agent: test/1.0 (x; y)\r\n\r\n",
+    );
+    send(
+        &proxy,
+        "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
+    );
+    let lines = await_lines(&path, 2);
+    let first = parts(&lines[0]);
+    assert_eq!(first[..3], ["127.0.0.1", "-", "-"]);
+    assert!(is_date(&first[3]), "{}", first[3]);
+    assert_eq!(
+        first[4..9],
+        [
+            "\"GET /path?q=1 HTTP/1.1\"",
+            "200",
+            "4",
+            "\"http://b/c\"",
+            "\"test/1.0 (x; y)\""
+        ]
+    );
+    let second = parts(&lines[1]);
+    assert_eq!(
+        second[4..9],
+        ["\"POST / HTTP/1.0\"", "200", "4", "\"-\"", "\"-\""]
+    );
+}
+
+/// `[10/Oct/2000:13:55:36 -0700]`
+fn is_date(text: &str) -> bool {
+    let pattern = "[00/Aaa/0000:00:00:00 +0000]";
+    text.len() == pattern.len()
+        && text
+            .chars()
+            .zip(pattern.chars())
+            .all(|(each, kind)| match kind {
+                '0' => each.is_ascii_digit(),
+                'A' => each.is_ascii_uppercase(),
+                'a' => each.is_ascii_lowercase(),
+                '+' => each == '+' || each == '-',
+                _ => each == kind,
+            })
+}
+
+fn json(mode: Mode) {
+    let (proxy, served, path) = start(mode, "json");
+    send(&proxy, b"GET /path?q=1 HTTP/1.1\r\nHost: a.example\r\nReferer: http://b/c\r\nUser-Agent: t\"e\\s\tt\xe9\r\n\r\n");
+    let lines = await_lines(&path, 1);
+    let value: serde_json::Value =
+        serde_json::from_str(&lines[0]).expect("a line is a JSON object");
+    let object = value.as_object().expect("a line is a JSON object");
+    let texts: Vec<&str> = object.values().filter_map(|value| value.as_str()).collect();
+    for expected in ["GET", "/path?q=1", "http://b/c", served.address.as_str()] {
+        assert!(
+            texts.iter().any(|text| text.contains(expected)),
+            "{expected} in {value}"
+        );
+    }
+    assert!(
+        texts.iter().any(|text| text.contains("127.0.0.1")),
+        "{value}"
+    );
+    assert_eq!(
+        object.get("status").and_then(serde_json::Value::as_u64),
+        Some(200),
+        "{value}"
+    );
+}
+
+fn off_by_default(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let mut proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    send(&proxy, "GET /path HTTP/1.1\r\nHost: a\r\n\r\n");
+    proxy.stop();
+    assert_eq!(proxy.output(), [""; 0]);
+    assert!(!proxy.log().iter().any(|line| line.contains("/path")));
+}
+
+fn on_standard_output(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode)
+        .tables("[access_log]\npath = \"-\"")
+        .upstream(&[&served.address], "")
+        .start();
+    send(&proxy, "GET /path HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("a line on standard output", || {
+        proxy
+            .output()
+            .iter()
+            .any(|line| line.contains("GET /path HTTP/1.1"))
+    });
+}
+
+fn hostile_fields_stay_in_their_place(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "combined");
+    let agents: [&[u8]; 5] = [
+        b"x\" 200 4 \"y",
+        b"x\\",
+        b"x\\\" \"",
+        b"tab\there",
+        b"\xff\xfe\x80",
+    ];
+    for agent in agents {
+        let request = [
+            b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: ",
+            agent,
+            b"\r\n\r\n",
+        ]
+        .concat();
+        assert_eq!(send(&proxy, request), 200);
+    }
+    eventually("the log is written", || {
+        std::fs::read(&path).is_ok_and(|bytes| bytes.split(|byte| *byte == b'\n').count() > 5)
+    });
+    let bytes = std::fs::read(&path).expect("the log");
+    assert!(
+        bytes
+            .iter()
+            .all(|byte| (0x20..0x7f).contains(byte) || *byte == b'\n'),
+        "{}",
+        bytes.escape_ascii()
+    );
+    for line in await_lines(&path, 5) {
+        let parts = parts(&line);
+        assert_eq!(
+            parts[4..8],
+            ["\"GET / HTTP/1.1\"", "200", "4", "\"-\""],
+            "{line}"
+        );
+        assert!(
+            parts[8].starts_with('"') && parts[8].ends_with('"'),
+            "{line}"
+        );
+    }
+}
+
+fn own_answers_are_logged(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "combined");
+    send(
+        &proxy,
+        "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+    );
+    send(&proxy, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n");
+    let lines = await_lines(&path, 2);
+    assert_eq!([&parts(&lines[0])[5], &parts(&lines[1])[5]], ["400", "405"]);
+}
+
+fn complete_after_a_stop(mode: Mode) {
+    let (mut proxy, _served, path) = start(mode, "combined");
+    let mut client = proxy.connect();
+    for number in 0..500 {
+        assert_eq!(client.get(&format!("/{number}")).status, 200);
+    }
+    drop(client);
+    let text = {
+        proxy.stop();
+        std::fs::read_to_string(&path).expect("the log")
+    };
+    assert_eq!(text.lines().count(), 500);
+    for (number, line) in text.lines().enumerate() {
+        assert!(
+            line.contains(&format!("\"GET /{number} HTTP/1.1\"")),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Imports run one way: cli, server, shard, downstream, exchange, then upstream, balance and http1, then net. The codec and the policies
+//! know nothing of ours but each other, which keeps them easy to test, to fuzz and to bench.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module may import, beside itself.
+const ALLOWED: &[(&str, &[&str])] = &[
+    (
+        "cli",
+        &[
+            "server",
+            "shard",
+            "downstream",
+            "exchange",
+            "upstream",
+            "balance",
+            "http1",
+            "net",
+            "admin",
+            "health",
+            "telemetry",
+            "config",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "shard",
+            "downstream",
+            "exchange",
+            "upstream",
+            "balance",
+            "http1",
+            "net",
+            "admin",
+            "health",
+            "telemetry",
+            "config",
+        ],
+    ),
+    (
+        "shard",
+        &[
+            "downstream",
+            "exchange",
+            "upstream",
+            "balance",
+            "http1",
+            "net",
+            "health",
+            "telemetry",
+            "config",
+        ],
+    ),
+    (
+        "downstream",
+        &[
+            "exchange",
+            "upstream",
+            "balance",
+            "http1",
+            "net",
+            "health",
+            "telemetry",
+            "config",
+        ],
+    ),
+    (
+        "exchange",
+        &[
+            "upstream",
+            "balance",
+            "http1",
+            "net",
+            "health",
+            "telemetry",
+            "config",
+        ],
+    ),
+    ("upstream", &["net", "health", "telemetry", "config"]),
+    ("balance", &["http1"]),
+    ("http1", &["balance"]),
+    ("net", &["config", "telemetry"]),
+    ("admin", &["net", "health", "telemetry", "config"]),
+    ("health", &["net", "telemetry", "config"]),
+    ("telemetry", &["config"]),
+    ("config", &[]),
+];
+
+#[test]
+fn imports_run_one_way() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let Some(module) = module_of(&file) else {
+            continue;
+        };
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!(
+                "{}: give the module `{module}` its place in this test",
+                file.display()
+            ));
+            continue;
+        };
+        let text = fs::read_to_string(&file).expect("a source file");
+        for import in imports(&text)
+            .into_iter()
+            .filter(|import| *import != module && !allowed.contains(&import.as_str()))
+        {
+            wrong.push(format!(
+                "{}: `{module}` must not import `{import}`",
+                file.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn finds_imports() {
+    let text = "use crate::a::B;\nuse std::c;\npub(crate) use crate::{d, e::{F, g}, h::*};\nlet x = crate::i::j();\n// crate::k\n/// [`crate::l`]\n";
+    assert_eq!(
+        imports(text),
+        ["a", "d", "e", "h", "i"].map(str::to_owned).into()
+    );
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("the source directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The top-level module of a file; none for `lib.rs` and `main.rs`, which name all of them.
+fn module_of(file: &Path) -> Option<String> {
+    let inside = file
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .expect("inside src");
+    let first = Path::new(inside.components().next()?.as_os_str())
+        .file_stem()?
+        .to_str()?
+        .to_owned();
+    (!matches!(first.as_str(), "lib" | "main")).then_some(first)
+}
+
+/// The modules of ours that a file names after `crate::`, comments aside.
+fn imports(text: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect();
+    let code = code.join("\n");
+    code.split("crate::")
+        .skip(1)
+        .flat_map(first_names)
+        .collect()
+}
+
+/// The first names of a path or of a group of paths: `a::b` gives `a`, `{a, b::{c, d}}` gives `a` and `b`.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |text: &str| {
+        text.trim()
+            .chars()
+            .take_while(|each| each.is_alphanumeric() || *each == '_')
+            .collect::<String>()
+    };
+    let Some(group) = path.strip_prefix('{') else {
+        return vec![name(path)];
+    };
+    let mut names = vec![String::new()];
+    let mut depth = 0;
+    for each in group.chars() {
+        match each {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(String::new()),
+            _ if depth == 0 => names.last_mut().expect("never empty").push(each),
+            _ => {}
+        }
+    }
+    names
+        .iter()
+        .map(|text| name(text))
+        .filter(|name| !name.is_empty())
+        .collect()
+}

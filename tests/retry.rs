@@ -1,0 +1,169 @@
+//! What is sent again and what is not (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1): a request of an idempotent method that failed on a reused
+//! connection before any byte of a response; any request whose connection could not be opened. Never one that may have been acted on.
+
+mod support;
+
+use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, in_each_mode_and_ring_send, ok};
+
+in_each_mode_and_ring_send!(
+    idempotent_request_on_a_dying_connection,
+    post_on_a_dying_connection,
+    connect_failure_moves_on
+);
+
+in_each_mode!(
+    nothing_again_after_the_first_byte,
+    no_retries_configured,
+    all_servers_dead,
+    body_survives_moving_on,
+    sent_again_at_most_once
+);
+
+/// A client with a connection to the origin that has been used once.
+fn used(mode: Mode) -> (Proxy, Origin, Wire, Wire) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode).upstream(&[&origin.address], "").start();
+    let mut client = proxy.connect();
+    client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("first"));
+    assert_eq!(client.response("GET").text(), "first");
+    (proxy, origin, client, upstream)
+}
+
+/// The origin closes just when the next request comes: read, not answered.
+fn die(upstream: Wire, reset: bool) {
+    if reset {
+        upstream.reset();
+    }
+}
+
+fn idempotent_request_on_a_dying_connection(mode: Mode) {
+    for method in ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"] {
+        for reset in [false, true] {
+            let (_proxy, origin, mut client, mut upstream) = used(mode);
+            client.send(format!(
+                "{method} /again HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"
+            ));
+            let first = upstream.request();
+            die(upstream, reset);
+            let mut fresh = origin.accept();
+            let second = fresh.request();
+            assert_eq!(
+                (second.method.as_str(), second.target.as_str()),
+                (method, "/again")
+            );
+            assert_eq!(first.head.fields, second.head.fields, "the same request");
+            fresh.send("HTTP/1.1 204 No Content\r\n\r\n");
+            assert_eq!(client.response(method).status, 204, "{method}");
+        }
+    }
+}
+
+fn post_on_a_dying_connection(mode: Mode) {
+    for (method, body) in [
+        ("POST", "Content-Length: 2\r\n\r\nhi"),
+        ("POST", "Content-Length: 0\r\n\r\n"),
+        ("POST", "\r\n"),
+        ("PATCH", "Content-Length: 2\r\n\r\nhi"),
+        ("CUSTOM", "\r\n"),
+    ] {
+        for reset in [false, true] {
+            let (_proxy, origin, mut client, mut upstream) = used(mode);
+            client.send(format!("{method} /once HTTP/1.1\r\nHost: a\r\n{body}"));
+            upstream.request();
+            die(upstream, reset);
+            assert_eq!(client.response(method).status, 502, "{method}");
+            origin.expect_nobody();
+        }
+    }
+}
+
+fn nothing_again_after_the_first_byte(mode: Mode) {
+    for sent in ["H", "HTTP/1.1 200 OK\r\nContent-Le"] {
+        let (_proxy, origin, mut client, mut upstream) = used(mode);
+        client.send("GET /once HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.request();
+        upstream.send(sent);
+        drop(upstream);
+        assert_eq!(client.response("GET").status, 502);
+        origin.expect_nobody();
+    }
+}
+
+/// Every connection dies: there must be an end to it.
+fn sent_again_at_most_once(mode: Mode) {
+    let (_proxy, origin, mut client, mut upstream) = used(mode);
+    client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.request();
+    drop(upstream);
+    let mut fresh = origin.accept();
+    fresh.request();
+    drop(fresh);
+    assert_eq!(client.response("GET").status, 502);
+    origin.expect_nobody();
+}
+
+fn connect_failure_moves_on(mode: Mode) {
+    let served = Origin::serve_text("alive");
+    let proxy = Config::new(mode)
+        .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
+        .start();
+    let mut client = proxy.connect();
+    for method in ["GET", "POST", "PATCH", "CUSTOM", "GET", "POST"] {
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+        ));
+        assert_eq!(client.response(method).text(), "alive", "{method}");
+        assert_eq!(served.last_request().body, b"hi");
+    }
+    assert_eq!(served.requests().len(), 6);
+}
+
+/// A large body that is still coming in when the first server turns out dead.
+fn body_survives_moving_on(mode: Mode) {
+    let content: Vec<u8> = (0..1_000_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    let served = Origin::serve_text("alive");
+    let proxy = Config::new(mode)
+        .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            content.len()
+        ));
+        client.send(&content);
+        assert_eq!(client.response("POST").text(), "alive");
+        assert!(
+            served.last_request().body == content,
+            "another body than was sent"
+        );
+    }
+}
+
+fn no_retries_configured(mode: Mode) {
+    let served = Origin::serve_text("alive");
+    let proxy = Config::new(mode)
+        .upstream(&[&Origin::nowhere(), &served.address], "retries = 0")
+        .start();
+    let mut statuses: Vec<u16> = (0..4).map(|_| proxy.get("/").status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 502, 502]);
+}
+
+fn all_servers_dead(mode: Mode) {
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&Origin::nowhere(), &Origin::nowhere(), &Origin::nowhere()],
+            "retries = 5",
+        )
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        assert!(matches!(client.get("/").status, 502 | 503));
+    }
+}

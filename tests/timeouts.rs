@@ -1,0 +1,413 @@
+//! Each timeout, on each side, and what does not count as idle. Settings are a few hundred milliseconds; a sweep finds what is overdue, so
+//! everything happens a little later than set, never earlier. RFC 9110 sections 15.5.9 (408) and 15.6.5 (504).
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+use support::{Config, Mode, Origin, Proxy, Wire, all_at_once, in_each_mode, ok, took_about};
+
+in_each_mode!(each_timeout, what_makes_progress_is_not_overdue);
+
+const SET: Duration = Duration::from_millis(500);
+
+/// A name and a script.
+type Case = (&'static str, fn(Mode));
+
+fn each_timeout(mode: Mode) {
+    let cases: &[Case] = &[
+        ("client_header, nothing sent", silent_client),
+        ("client_header, half a head", half_a_head),
+        ("client_header, byte by byte", slow_head),
+        ("client_header, second request", half_a_second_head),
+        ("client_body", stalled_upload),
+        ("client_body, chunked", stalled_chunks),
+        ("keep_alive", idle_client),
+        ("write, to the client", client_that_does_not_read),
+        ("write, to the origin", origin_that_does_not_read),
+        ("tunnel_idle", idle_tunnel),
+        ("connect_timeout", origin_that_does_not_accept),
+        (
+            "connect_timeout, next server",
+            next_server_after_connect_timeout,
+        ),
+        ("response_header_timeout", silent_origin),
+        ("response_header_timeout, half a head", half_a_response_head),
+        ("response_body_timeout", stalled_response),
+    ];
+    all_at_once(
+        cases,
+        |(name, _)| (*name).to_owned(),
+        |(_, script)| script(mode),
+    );
+}
+
+fn what_makes_progress_is_not_overdue(mode: Mode) {
+    let cases: &[Case] = &[
+        ("client_body", slow_upload),
+        ("response_body_timeout", slow_response),
+        ("tunnel_idle", slow_tunnel),
+        (
+            "keep_alive, during an exchange",
+            exchange_longer_than_keep_alive,
+        ),
+        (
+            "response_header_timeout, during an upload",
+            upload_longer_than_response_header,
+        ),
+    ];
+    all_at_once(
+        cases,
+        |(name, _)| (*name).to_owned(),
+        |(_, script)| script(mode),
+    );
+}
+
+fn start(mode: Mode, timeouts: &str, upstream: &str) -> (Proxy, Origin) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables(&format!("[timeouts]\n{timeouts}"))
+        .upstream(&[&origin.address], upstream)
+        .start();
+    (proxy, origin)
+}
+
+/// An answer with this status, about [`SET`] after `since`, and then the end.
+#[track_caller]
+fn expect_last(client: &mut Wire, status: u16, since: Instant) {
+    let response = client.response("GET");
+    assert_eq!(response.status, status);
+    assert!(
+        response.head.lists("connection", "close"),
+        "{:?}",
+        response.head
+    );
+    client.expect_end();
+    took_about(since, SET);
+}
+
+fn silent_client(mode: Mode) {
+    let (proxy, _origin) = start(mode, "client_header = \"500ms\"", "");
+    let since = Instant::now();
+    let mut client = proxy.connect();
+    let (bytes, _) = client.read_to_end(); // 408 or nothing: there was no request
+    assert!(
+        bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        bytes.escape_ascii()
+    );
+    took_about(since, SET);
+}
+
+fn half_a_head(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_header = \"500ms\"", "");
+    let since = Instant::now();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    expect_last(&mut client, 408, since);
+    origin.expect_nobody();
+}
+
+/// The time counts from the first byte, so that dribbling gains nothing.
+fn slow_head(mode: Mode) {
+    let (proxy, _origin) = start(mode, "client_header = \"500ms\"", "");
+    let since = Instant::now();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\n");
+    let answered = (0..100).any(|_| {
+        client.try_send("X: y\r\n").is_err()
+            || client.receive_within(Duration::from_millis(50)).is_ok()
+    });
+    assert!(answered, "a head may take for ever");
+    took_about(since, SET);
+}
+
+fn half_a_second_head(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_header = \"500ms\"", "");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    std::thread::sleep(Duration::from_millis(700)); // waiting for the origin is not the client's fault
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+    let since = Instant::now();
+    client.send("GET /");
+    expect_last(&mut client, 408, since);
+}
+
+fn stalled_upload(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_body = \"500ms\"", "");
+    let mut client = proxy.connect();
+    let since = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.expect("hello");
+    expect_last(&mut client, 408, since);
+    upstream.expect_end();
+    origin.expect_nobody();
+}
+
+fn stalled_chunks(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_body = \"500ms\"", "");
+    let mut client = proxy.connect();
+    let since = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    expect_last(&mut client, 408, since);
+    let (bytes, _) = upstream.read_to_end();
+    assert!(
+        !bytes.ends_with(b"0\r\n\r\n"),
+        "the origin was told that this was all: {}",
+        bytes.escape_ascii()
+    );
+}
+
+fn idle_client(mode: Mode) {
+    let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+    let since = Instant::now();
+    client.expect_close(); // without a 408: nothing was asked
+    took_about(since, SET);
+}
+
+fn client_that_does_not_read(mode: Mode) {
+    let (proxy, origin) = start(mode, "write = \"500ms\"", "");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let part = vec![b'.'; 1 << 16];
+    let ended = (0..10_000).any(|_| upstream.try_send(&part).is_err());
+    assert!(
+        ended,
+        "the origin could send everything to a client that reads nothing"
+    );
+    let (bytes, _) = client.read_to_end();
+    assert!(bytes.len() < 100_000_000);
+}
+
+fn origin_that_does_not_read(mode: Mode) {
+    let (proxy, origin) = start(mode, "write = \"500ms\"", "retries = 0");
+    let mut client = proxy.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    client.send_until_full(
+        &vec![b'.'; 1 << 16],
+        Duration::from_millis(200),
+        1_000_000_000,
+    );
+    let (bytes, _) = client.read_to_end(); // what is unread may turn the answer into a reset
+    let refused = [&b"HTTP/1.1 502 "[..], b"HTTP/1.1 504 "]
+        .iter()
+        .any(|start| bytes.starts_with(start));
+    assert!(bytes.is_empty() || refused, "{}", bytes.escape_ascii());
+}
+
+fn idle_tunnel(mode: Mode) {
+    let (proxy, origin) = start(mode, "tunnel_idle = \"500ms\"", "");
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    let since = Instant::now();
+    client.send("x");
+    upstream.expect("x");
+    upstream.expect_end();
+    client.expect_end();
+    took_about(since, SET);
+}
+
+fn tunnel(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(client.response("GET").status, 101);
+    (client, upstream)
+}
+
+/// A listener whose queue is full: Linux drops each further SYN. The connections that fill it must live as long as that is to last.
+fn black_hole() -> (Origin, Vec<Wire>) {
+    let origin = Origin::bind_with_backlog("127.0.0.1:0", 0);
+    let address: std::net::SocketAddr = origin.address.parse().expect("an address");
+    let mut fillers = Vec::new();
+    loop {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        match socket.connect_timeout(&SockAddr::from(address), Duration::from_millis(200)) {
+            Ok(()) => fillers.push(Wire::new(socket)),
+            Err(_) => return (origin, fillers),
+        }
+    }
+}
+
+fn origin_that_does_not_accept(mode: Mode) {
+    let (origin, _fillers) = black_hole();
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&origin.address],
+            "retries = 0\nconnect_timeout = \"500ms\"",
+        )
+        .start();
+    let since = Instant::now();
+    let status = proxy.get("/").status;
+    assert!(matches!(status, 502 | 504), "{status}");
+    took_about(since, SET);
+}
+
+fn next_server_after_connect_timeout(mode: Mode) {
+    let (origin, _fillers) = black_hole();
+    let served = Origin::serve_text("alive");
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&origin.address, &served.address],
+            "retries = 1\nconnect_timeout = \"500ms\"",
+        )
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(client.response("POST").text(), "alive");
+    }
+    assert_eq!(served.requests().len(), 2);
+}
+
+fn silent_origin(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"500ms\"");
+    let mut client = proxy.connect();
+    let since = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    assert_eq!(client.response("GET").status, 504);
+    took_about(since, SET);
+    upstream.expect_end();
+    origin.expect_nobody();
+}
+
+fn half_a_response_head(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"500ms\"");
+    let mut client = proxy.connect();
+    let since = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nX: ");
+    assert_eq!(client.response("GET").status, 504);
+    took_about(since, SET);
+    upstream.expect_end();
+}
+
+fn stalled_response(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "response_body_timeout = \"500ms\"");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let since = Instant::now();
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    client.response_head("GET");
+    let (bytes, _) = client.read_to_end();
+    assert!(
+        !bytes.ends_with(b"0\r\n\r\n"),
+        "cut short and not to be seen: {}",
+        bytes.escape_ascii()
+    );
+    upstream.expect_end();
+    took_about(since, SET);
+}
+
+fn slow_upload(mode: Mode) {
+    let (proxy, origin) = start(
+        mode,
+        "client_body = \"500ms\"\nclient_header = \"500ms\"\nkeep_alive = \"500ms\"",
+        "response_header_timeout = \"500ms\"",
+    );
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        client.send(".");
+        upstream.expect(".");
+    }
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("POST").text(), "fine");
+}
+
+fn slow_response(mode: Mode) {
+    let (proxy, origin) = start(
+        mode,
+        "write = \"500ms\"\nkeep_alive = \"500ms\"\nclient_header = \"500ms\"\nclient_body = \"500ms\"",
+        "response_body_timeout = \"500ms\"\nresponse_header_timeout = \"500ms\"\npool = { idle_timeout = \"500ms\" }",
+    );
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+    client.response_head("GET");
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        upstream.send(".");
+        client.expect(".");
+    }
+}
+
+fn slow_tunnel(mode: Mode) {
+    let (proxy, origin) = start(
+        mode,
+        "tunnel_idle = \"500ms\"\nkeep_alive = \"500ms\"\nwrite = \"500ms\"\nclient_body = \"500ms\"\nclient_header = \"500ms\"",
+        "response_body_timeout = \"500ms\"",
+    );
+    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    for number in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        let (from, to) = if number < 5 {
+            (&mut client, &mut upstream)
+        } else {
+            (&mut upstream, &mut client)
+        };
+        from.send("x"); // one direction keeps both alive
+        to.expect("x");
+    }
+}
+
+fn exchange_longer_than_keep_alive(mode: Mode) {
+    let (proxy, origin) = start(
+        mode,
+        "keep_alive = \"300ms\"\nclient_header = \"300ms\"\nclient_body = \"300ms\"\nwrite = \"300ms\"",
+        "",
+    );
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    std::thread::sleep(Duration::from_millis(1200));
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+}
+
+/// The origin's time counts from the last byte of the request.
+fn upload_longer_than_response_header(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "response_header_timeout = \"500ms\"");
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    std::thread::sleep(Duration::from_millis(1200));
+    client.send("2");
+    upstream.expect("12");
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("POST").text(), "fine");
+}
