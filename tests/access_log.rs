@@ -13,7 +13,7 @@ in_each_mode!(
     on_standard_output,
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
-    complete_after_a_stop
+    complete_after_a_stop,
 );
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {

@@ -2,13 +2,10 @@
 
 mod support;
 
-use support::{
-    Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, in_each_mode_and_ring_send, ok,
-};
-
-in_each_mode_and_ring_send!(body_after_100);
+use support::{Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, ok};
 
 in_each_mode!(
+    body_after_100,
     body_refused,
     body_without_waiting,
     final_response_without_100,

@@ -3,20 +3,14 @@
 
 mod support;
 
-use support::{
-    Config, Framing, Mode, Origin, Proxy, Request, Wire, in_each_mode, in_each_mode_and_ring_send,
-    ok,
-};
+use support::{Config, Framing, Mode, Origin, Proxy, Request, Wire, in_each_mode, ok};
 
-in_each_mode_and_ring_send!(
+in_each_mode!(
     any_method,
     request_with_each_framing,
     response_with_each_framing,
     a_message_in_single_bytes,
     http_1_0_client_with_keep_alive,
-);
-
-in_each_mode!(
     target_is_sent_on_as_it_came,
     fields_are_sent_on_as_they_came,
     trailers_of_a_request,

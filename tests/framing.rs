@@ -4,14 +4,11 @@
 
 mod support;
 
-use support::{
-    Config, Mode, Origin, Proxy, QUIET, Response, Served, all_at_once, in_each_mode,
-    in_each_mode_and_ring_send,
-};
-
-in_each_mode_and_ring_send!(refused_heads, refused_chunks);
+use support::{Config, Mode, Origin, Proxy, QUIET, Response, Served, all_at_once, in_each_mode};
 
 in_each_mode!(
+    refused_heads,
+    refused_chunks,
     refused_heads_in_single_bytes,
     equal_lengths_are_one_or_refused,
     coding_we_do_not_know,

@@ -4,7 +4,7 @@ mod support;
 
 use support::{Config, Mode, Origin, Wire, in_each_mode};
 
-in_each_mode!(both_sides, listeners_of_both_families, unreachable_server);
+in_each_mode!(both_sides, listeners_of_both_families, unreachable_server,);
 
 const LISTEN: &str = "[[listen]]\naddress = \"[::1]:0\"";
 

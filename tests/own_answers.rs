@@ -12,7 +12,7 @@ in_each_mode!(
     text_or_json,
     no_body_for_head,
     connection_is_kept_where_it_can_be,
-    http_1_0_client
+    http_1_0_client,
 );
 
 /// A way to provoke an answer.

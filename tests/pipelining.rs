@@ -2,16 +2,16 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, in_each_mode, in_each_mode_and_ring_send, ok};
-
-in_each_mode_and_ring_send!(answered_in_order, hundreds_without_reading);
+use support::{Config, Mode, Origin, in_each_mode, ok};
 
 in_each_mode!(
+    answered_in_order,
+    hundreds_without_reading,
     bodies_between,
     nothing_after_close,
     nothing_after_an_error,
     split_anywhere,
-    half_closed_client_gets_its_answers
+    half_closed_client_gets_its_answers,
 );
 
 fn answered_in_order(mode: Mode) {

@@ -5,18 +5,12 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{
-    Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, in_each_mode_and_ring_send, ok,
-    took_about,
-};
-
-in_each_mode_and_ring_send!(
-    one_connection_for_many_requests,
-    stale_connection_is_found,
-    poisoned_connection_is_dropped
-);
+use support::{Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, ok, took_about};
 
 in_each_mode!(
+    one_connection_for_many_requests,
+    stale_connection_is_found,
+    poisoned_connection_is_dropped,
     newest_first,
     shared_by_clients,
     at_most_max_idle,

@@ -12,7 +12,7 @@ in_each_mode!(
     descriptors_run_out,
     clients_that_vanish,
     origins_that_misbehave,
-    idle_proxy_does_not_work
+    idle_proxy_does_not_work,
 );
 
 /// Cheap noise: the same in each run.

@@ -6,19 +6,13 @@ mod support;
 
 use std::time::Duration;
 
-use support::{
-    Config, Mode, Origin, Proxy, QUIET, Wire, all_at_once, in_each_mode,
-    in_each_mode_and_ring_send, ok,
-};
+use support::{Config, Mode, Origin, Proxy, QUIET, Wire, all_at_once, in_each_mode, ok};
 
-in_each_mode_and_ring_send!(
+in_each_mode!(
     bad_heads_become_502,
     interim_responses_pass,
     length_cut_short,
-    extra_bytes_do_not_poison
-);
-
-in_each_mode!(
+    extra_bytes_do_not_poison,
     origin_says_nothing,
     obs_fold_is_joined_or_refused,
     chunks_cut_short,

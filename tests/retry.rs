@@ -3,20 +3,17 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, in_each_mode_and_ring_send, ok};
-
-in_each_mode_and_ring_send!(
-    idempotent_request_on_a_dying_connection,
-    post_on_a_dying_connection,
-    connect_failure_moves_on
-);
+use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, ok};
 
 in_each_mode!(
+    idempotent_request_on_a_dying_connection,
+    post_on_a_dying_connection,
+    connect_failure_moves_on,
     nothing_again_after_the_first_byte,
     no_retries_configured,
     all_servers_dead,
     body_survives_moving_on,
-    sent_again_at_most_once
+    sent_again_at_most_once,
 );
 
 /// A client with a connection to the origin that has been used once.

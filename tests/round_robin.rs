@@ -2,14 +2,13 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Served, in_each_mode, in_each_mode_and_ring_send};
-
-in_each_mode_and_ring_send!(strict_rotation_on_one_shard);
+use support::{Config, Mode, Origin, Proxy, Served, in_each_mode};
 
 in_each_mode!(
+    strict_rotation_on_one_shard,
     rotation_over_connections,
     even_over_shards,
-    a_dead_server_is_passed_over
+    a_dead_server_is_passed_over,
 );
 
 fn start(mode: Mode, shards: usize) -> (Proxy, [Served; 3]) {

@@ -10,7 +10,7 @@ in_each_mode!(
     nothing_matches,
     prefix_is_stripped,
     absolute_form_decides,
-    one_upstream_needs_no_route
+    one_upstream_needs_no_route,
 );
 
 const ROUTES: &str = r#"

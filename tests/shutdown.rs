@@ -5,14 +5,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{
-    Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, in_each_mode, in_each_mode_and_ring_send,
-    ok, took_about,
-};
-
-in_each_mode_and_ring_send!(running_exchange_is_finished);
+use support::{Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, in_each_mode, ok, took_about};
 
 in_each_mode!(
+    running_exchange_is_finished,
     idle_connections_are_closed,
     nobody_new_is_accepted,
     timeout_ends_what_still_runs,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Config, Mode, Origin, Proxy, Response, Served, Wire, in_each_mode};
 
-in_each_mode!(status, metrics, answers_under_load, nonsense, only_reading);
+in_each_mode!(status, metrics, answers_under_load, nonsense, only_reading,);
 
 fn start(mode: Mode) -> (Proxy, Served) {
     let served = Origin::serve_text("fine");

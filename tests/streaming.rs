@@ -5,20 +5,15 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{
-    Config, Framing, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, in_each_mode_and_ring_send, ok,
-};
+use support::{Config, Framing, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, ok};
 
-in_each_mode_and_ring_send!(
+in_each_mode!(
     request_body_streams,
     response_body_streams,
     download_back_pressure,
     upload_back_pressure,
     huge_download,
     huge_upload,
-);
-
-in_each_mode!(
     server_sent_events_leave_at_once,
     response_before_the_end_of_the_request,
     both_bodies_at_once,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 use support::{Config, Mode, Origin, Proxy, Wire, all_at_once, in_each_mode, ok, took_about};
 
-in_each_mode!(each_timeout, what_makes_progress_is_not_overdue);
+in_each_mode!(each_timeout, what_makes_progress_is_not_overdue,);
 
 const SET: Duration = Duration::from_millis(500);
 

@@ -7,7 +7,7 @@ use support::{Config, Mode, Origin, in_each_mode, ok};
 in_each_mode!(
     exchange_over_a_unix_socket,
     socket_that_is_not_there,
-    stale_unix_connection
+    stale_unix_connection,
 );
 
 fn exchange_over_a_unix_socket(mode: Mode) {

@@ -3,11 +3,12 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, in_each_mode_and_ring_send, ok};
-
-in_each_mode_and_ring_send!(handshake_and_tunnel, early_bytes_both_ways, much_both_ways);
+use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, ok};
 
 in_each_mode!(
+    handshake_and_tunnel,
+    early_bytes_both_ways,
+    much_both_ways,
     client_closes_its_half,
     origin_closes_its_half,
     reset_of_either_side_ends_both,

@@ -27,8 +27,6 @@ pub(crate) const QUIET: Duration = Duration::from_millis(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Uring,
-    /// `io_uring`, sends through the ring too.
-    RingSend,
     Epoll,
 }
 
@@ -36,7 +34,7 @@ pub(crate) enum Mode {
 ///
 /// Where `io_uring` is forbidden its half fails, so that nobody believes it was tested, unless the environment says that this is known.
 pub(crate) fn run(mode: Mode, test: fn(Mode)) {
-    if mode != Mode::Epoll
+    if mode == Mode::Uring
         && std::env::var_os("RINGLANE_TEST_NO_URING").is_some_and(|value| value == "1")
     {
         eprintln!("skipped: RINGLANE_TEST_NO_URING=1");
@@ -62,29 +60,7 @@ macro_rules! in_each_mode {
     )+};
 }
 
-/// As [`in_each_mode`], and a third test `name::ring_send`.
-macro_rules! in_each_mode_and_ring_send {
-    ($($name:ident),+ $(,)?) => {$(
-        mod $name {
-            #[test]
-            fn uring() {
-                crate::support::run(crate::support::Mode::Uring, super::$name);
-            }
-
-            #[test]
-            fn ring_send() {
-                crate::support::run(crate::support::Mode::RingSend, super::$name);
-            }
-
-            #[test]
-            fn epoll() {
-                crate::support::run(crate::support::Mode::Epoll, super::$name);
-            }
-        }
-    )+};
-}
-
-pub(crate) use {in_each_mode, in_each_mode_and_ring_send};
+pub(crate) use in_each_mode;
 
 /// Runs the cases in threads of their own, for cases that mostly wait, and fails with all failures listed by name.
 pub(crate) fn all_at_once<T: Sync>(

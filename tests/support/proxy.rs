@@ -81,12 +81,11 @@ impl Config {
     }
 
     fn text(&self) -> String {
-        let (io, send) = match self.mode {
-            Mode::Uring => ("uring", "direct"),
-            Mode::RingSend => ("uring", "ring"),
-            Mode::Epoll => ("epoll", "direct"),
+        let io = match self.mode {
+            Mode::Uring => "uring",
+            Mode::Epoll => "epoll",
         };
-        let mut text = format!("io = \"{io}\"\nsend = \"{send}\"\n");
+        let mut text = format!("io = \"{io}\"\n");
         for (key, line) in [
             ("shards", "shards = 1"),
             ("pin", "pin = false"),
