@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use support::{Config, Mode, Origin, Proxy, Served, eventually, in_each_mode};
 
@@ -14,6 +15,7 @@ in_each_mode!(
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
     complete_after_a_stop,
+    written_while_running,
 );
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
@@ -31,19 +33,17 @@ fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
     (proxy, served, path)
 }
 
-fn lines(path: &PathBuf) -> Vec<String> {
-    std::fs::read_to_string(path)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Waits until the file has this many lines.
+/// Stops the proxy, which writes what it still holds; its lines.
 #[track_caller]
-fn await_lines(path: &PathBuf, count: usize) -> Vec<String> {
-    eventually("the log is written", || lines(path).len() >= count);
-    let lines = lines(path);
+fn lines_after_stop(mut proxy: Proxy, path: &Path, count: usize) -> Vec<String> {
+    let since = Instant::now();
+    let text = proxy.stop_and_read(path);
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "the exit took {:?}",
+        since.elapsed()
+    );
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), count, "{lines:?}");
     lines
 }
@@ -100,7 +100,7 @@ fn combined(mode: Mode) {
         &proxy,
         "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
     );
-    let lines = await_lines(&path, 2);
+    let lines = lines_after_stop(proxy, &path, 2);
     let first = parts(&lines[0]);
     assert_eq!(first[..3], ["127.0.0.1", "-", "-"]);
     assert!(is_date(&first[3]), "{}", first[3]);
@@ -138,14 +138,14 @@ fn is_date(text: &str) -> bool {
 }
 
 fn json(mode: Mode) {
-    let (proxy, served, path) = start(mode, "json");
+    let (proxy, _served, path) = start(mode, "json");
     send(&proxy, b"GET /path?q=1 HTTP/1.1\r\nHost: a.example\r\nReferer: http://b/c\r\nUser-Agent: t\"e\\s\tt\xe9\r\n\r\n");
-    let lines = await_lines(&path, 1);
+    let lines = lines_after_stop(proxy, &path, 1);
     let value: serde_json::Value =
         serde_json::from_str(&lines[0]).expect("a line is a JSON object");
     let object = value.as_object().expect("a line is a JSON object");
     let texts: Vec<&str> = object.values().filter_map(|value| value.as_str()).collect();
-    for expected in ["GET", "/path?q=1", "http://b/c", served.address.as_str()] {
+    for expected in ["GET", "/path?q=1", "http://b/c", "a.example", "app"] {
         assert!(
             texts.iter().any(|text| text.contains(expected)),
             "{expected} in {value}"
@@ -204,18 +204,12 @@ fn hostile_fields_stay_in_their_place(mode: Mode) {
         .concat();
         assert_eq!(send(&proxy, request), 200);
     }
-    eventually("the log is written", || {
-        std::fs::read(&path).is_ok_and(|bytes| bytes.split(|byte| *byte == b'\n').count() > 5)
-    });
-    let bytes = std::fs::read(&path).expect("the log");
-    assert!(
-        bytes
-            .iter()
-            .all(|byte| (0x20..0x7f).contains(byte) || *byte == b'\n'),
-        "{}",
-        bytes.escape_ascii()
-    );
-    for line in await_lines(&path, 5) {
+    let lines = lines_after_stop(proxy, &path, 5);
+    for line in lines {
+        assert!(
+            line.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+            "{line:?}"
+        );
         let parts = parts(&line);
         assert_eq!(
             parts[4..8],
@@ -236,26 +230,36 @@ fn own_answers_are_logged(mode: Mode) {
         "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
     );
     send(&proxy, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n");
-    let lines = await_lines(&path, 2);
-    assert_eq!([&parts(&lines[0])[5], &parts(&lines[1])[5]], ["400", "405"]);
+    let lines = lines_after_stop(proxy, &path, 2);
+    for (line, status) in lines.iter().zip(["400", "405"]) {
+        let parts = parts(line);
+        assert_eq!(parts[5], status, "{line}");
+        assert!(
+            parts[6].parse::<u64>().is_ok_and(|bytes| bytes > 0),
+            "an answer of ours has a body: {line}"
+        );
+    }
 }
 
 fn complete_after_a_stop(mode: Mode) {
-    let (mut proxy, _served, path) = start(mode, "combined");
+    let (proxy, _served, path) = start(mode, "combined");
     let mut client = proxy.connect();
     for number in 0..500 {
         assert_eq!(client.get(&format!("/{number}")).status, 200);
     }
     drop(client);
-    let text = {
-        proxy.stop();
-        std::fs::read_to_string(&path).expect("the log")
-    };
-    assert_eq!(text.lines().count(), 500);
-    for (number, line) in text.lines().enumerate() {
+    for (number, line) in lines_after_stop(proxy, &path, 500).iter().enumerate() {
         assert!(
             line.contains(&format!("\"GET /{number} HTTP/1.1\"")),
             "{line}"
         );
     }
+}
+
+fn written_while_running(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "combined");
+    send(&proxy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the log is written", || {
+        std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'))
+    });
 }

@@ -13,6 +13,8 @@ in_each_mode!(
     clients_that_vanish,
     origins_that_misbehave,
     idle_proxy_does_not_work,
+    nobody_gets_anothers_answer,
+    address_in_use,
 );
 
 /// Cheap noise: the same in each run.
@@ -190,5 +192,66 @@ fn idle_proxy_does_not_work(mode: Mode) {
     assert!(
         used <= Duration::from_millis(50),
         "{used:?} of processor time in an idle second"
+    );
+}
+
+/// Many clients, few connections to the origin, bodies of all sizes, some clients leaving early: each answer belongs to its request.
+fn nobody_gets_anothers_answer(mode: Mode) {
+    let served = Origin::bind().serve(|request| {
+        let size = request.target.bytes().map(usize::from).sum::<usize>() * 37 % 40_000;
+        let body = format!(
+            "{} {} {}",
+            request.target,
+            request.body.len(),
+            "x".repeat(size)
+        );
+        if size % 2 == 0 {
+            return ok(&body);
+        }
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into_bytes()
+    });
+    let proxy = Config::new(mode)
+        .key("shards = 2")
+        .upstream(&[&served.address], "pool = { max_idle = 3 }")
+        .start();
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            let proxy = &proxy;
+            scope.spawn(move || (0..40).for_each(|number| ask_or_leave(proxy, client, number)));
+        }
+    });
+}
+
+fn ask_or_leave(proxy: &Proxy, client: usize, number: usize) {
+    let mut wire = proxy.connect();
+    for turn in 0..3 {
+        let (target, length) = (format!("/{client}/{number}/{turn}"), number * 211);
+        let body = "y".repeat(length);
+        wire.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        if (client + number + turn).is_multiple_of(7) {
+            return; // without waiting for the answer
+        }
+        let text = wire.response("POST").text();
+        assert!(
+            text.starts_with(&format!("{target} {length} ")),
+            "{target} got {text:.60}"
+        );
+    }
+}
+
+/// Somebody else listens there: an error that says so, not a proxy that gets half of the connections.
+fn address_in_use(mode: Mode) {
+    let taken = Origin::bind();
+    let (status, log) = Config::new(mode)
+        .tables(&format!("[[listen]]\naddress = \"{}\"", taken.address))
+        .upstream(&[&taken.address], "")
+        .start_to_fail();
+    assert!(status.code().is_some_and(|code| code != 0), "{status:?}");
+    assert!(
+        log.contains(&taken.address) && !log.contains("panicked"),
+        "{log}"
     );
 }

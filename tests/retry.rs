@@ -14,6 +14,7 @@ in_each_mode!(
     all_servers_dead,
     body_survives_moving_on,
     sent_again_at_most_once,
+    chunked_body_survives_moving_on,
 );
 
 /// A client with a connection to the origin that has been used once.
@@ -162,5 +163,21 @@ fn all_servers_dead(mode: Mode) {
     let mut client = proxy.connect();
     for _ in 0..3 {
         assert!(matches!(client.get("/").status, 502 | 503));
+    }
+}
+
+fn chunked_body_survives_moving_on(mode: Mode) {
+    let served = Origin::serve_text("alive");
+    let proxy = Config::new(mode)
+        .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        client.send("6\r\n world\r\n0\r\n\r\n");
+        assert_eq!(client.response("POST").text(), "alive");
+        assert_eq!(served.last_request().body, b"hello world");
     }
 }

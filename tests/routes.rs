@@ -20,7 +20,7 @@ upstream = "any"
 path = "/api"
 upstream = "any-api"
 [[route]]
-path = "/api/v2/"
+path = "/api/v2"
 upstream = "any-api-v2"
 [[route]]
 host = "*.example.com"
@@ -70,6 +70,7 @@ fn longest_match_wins(mode: Mode) {
         ("a", "/API", "any"),
         ("a", "/x/api", "any"),
         ("a", "/?/api", "any"),
+        ("a", "/api/v2", "any-api-v2"),
         ("a", "/api/v2/x", "any-api-v2"),
         ("a", "/api/v2x", "any-api"),
         ("a:8080", "/api", "any-api"),

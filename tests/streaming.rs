@@ -20,6 +20,10 @@ in_each_mode!(
     head_and_body_leave_in_one_write,
     client_gone_frees_the_upstream,
     many_small_chunks,
+    complete_response_to_half_a_request,
+    answer_reaches_a_client_that_still_sends,
+    origin_dies_during_an_upload,
+    client_gone_before_the_answer,
 );
 
 /// What two kernels and a proxy may hold of a body that nobody reads. Linux lets a socket grow to some MiB on each side.
@@ -402,4 +406,90 @@ fn many_small_chunks(mode: Mode) {
         assert_eq!(response.body.len(), 100_000);
     });
     client.expect_silence(QUIET);
+}
+
+/// The origin has answered all and reads no more: what is left of the request must not be taken for the next, on neither side.
+fn complete_response_to_half_a_request(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 39\r\n\r\n";
+    let (mut client, mut upstream) = open(&proxy, &origin, head);
+    client.send("GET /smuggled ");
+    upstream.expect("GET /smuggled ");
+    upstream.send(ok("enough"));
+    assert_eq!(client.response("POST").text(), "enough");
+    let mut other = proxy.connect();
+    other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut fresh = origin.accept(); // the first connection is in the middle of a request
+    assert_eq!(fresh.request().target, "/other");
+    client.try_send("HTTP/1.1\r\nHost: evil\r\n\r\n").ok();
+    upstream.receive_within(QUIET).ok();
+    let rest = String::from_utf8_lossy(upstream.unread()).into_owned();
+    assert!(
+        "HTTP/1.1\r\nHost: evil\r\n\r\n".starts_with(&rest),
+        "{rest:?}"
+    );
+    fresh.send(ok("other"));
+    assert_eq!(other.response("GET").text(), "other");
+    origin.expect_nobody();
+}
+
+/// RFC 9112 section 9.6: closing at once would reset the connection, and the answer could be lost with it.
+fn answer_reaches_a_client_that_still_sends(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables("[limits]\nbody = \"100MiB\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    for length in [8_u64 << 20, 200 << 20] {
+        let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        let mut client = proxy.connect();
+        let mut sender = Wire::new(client.socket().try_clone().expect("a second handle"));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                sender.try_send(&head).ok();
+                sender.try_send(vec![b'.'; 8 << 20]).ok();
+            });
+            if length == 8 << 20 {
+                let mut upstream = origin.accept();
+                upstream.request_head();
+                upstream.send("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig");
+                upstream.finish_sending();
+                assert_eq!(client.response("PUT").text(), "big");
+            } else {
+                assert_eq!(client.response("PUT").status, 413); // ours
+            }
+        });
+    }
+}
+
+fn origin_dies_during_an_upload(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    for reset in [false, true] {
+        let head = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n";
+        let (mut client, mut upstream) = open(&proxy, &origin, head);
+        client.send("some");
+        upstream.expect("some");
+        if reset {
+            upstream.reset();
+        } else {
+            drop(upstream);
+        }
+        let response = client.response("PUT");
+        assert_eq!(response.status, 502);
+        assert!(
+            response.head.lists("connection", "close"),
+            "{:?}",
+            response.head
+        );
+        client.expect_end();
+        origin.expect_nobody();
+    }
+}
+
+/// A client that reset its connection while the origin thinks does not hold on to the origin.
+fn client_gone_before_the_answer(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (client, mut upstream) = open(&proxy, &origin, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.reset();
+    upstream.expect_end_within(Duration::from_secs(3));
 }

@@ -132,6 +132,19 @@ impl Config {
         proxy
     }
 
+    /// Runs a proxy that cannot start: its exit and its log.
+    #[track_caller]
+    pub(crate) fn start_to_fail(self) -> (ExitStatus, String) {
+        let path = self.directory.join("ringlane.toml");
+        std::fs::write(&path, self.text()).expect("a file for the configuration");
+        let output = self.command(&path).output().expect("the proxy starts");
+        std::fs::remove_dir_all(&self.directory).ok();
+        (
+            output.status,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+
     fn command(&self, path: &Path) -> Command {
         let binary = env!("CARGO_BIN_EXE_ringlane");
         let mut command = match self.descriptors {
@@ -285,6 +298,13 @@ impl Proxy {
             self.log().join("\n")
         );
         self.expect_no_panic();
+    }
+
+    /// Stops the proxy and reads one of its files, which go away with it.
+    #[track_caller]
+    pub(crate) fn stop_and_read(&mut self, path: &Path) -> String {
+        self.stop();
+        String::from_utf8_lossy(&std::fs::read(path).expect("the file was written")).into_owned()
     }
 
     #[track_caller]
