@@ -41,7 +41,7 @@ fn listeners_of_both_families(mode: Mode) {
 }
 
 fn unreachable_server(mode: Mode) {
-    let dead = Origin::bind_v6().address.clone();
+    let dead = Origin::nowhere_v6();
     let served = Origin::serve_text("alive");
     let proxy = Config::new(mode)
         .upstream(&[&dead, &served.address], "retries = 1")

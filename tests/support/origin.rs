@@ -49,9 +49,27 @@ impl Origin {
         }
     }
 
-    /// An address where nothing listens.
+    /// An address where nothing listens, nor ever will: a socket that does not listen keeps the port until the test process ends.
     pub(crate) fn nowhere() -> String {
-        Self::bind().address
+        Self::nowhere_at("127.0.0.1:0")
+    }
+
+    pub(crate) fn nowhere_v6() -> String {
+        Self::nowhere_at("[::1]:0")
+    }
+
+    fn nowhere_at(address: &str) -> String {
+        let address: SocketAddr = address.parse().expect("a socket address");
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.bind(&address.into()).expect("bind");
+        let bound = socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .expect("a bound address");
+        std::mem::forget(socket);
+        bound.to_string()
     }
 
     /// The next connection of the proxy.
