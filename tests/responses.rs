@@ -92,25 +92,23 @@ fn through(mode: Mode) -> (Proxy, Origin, Wire, Wire) {
 }
 
 fn bad_heads_become_502(mode: Mode) {
+    let served = Origin::bind().serve(|request| {
+        let number: usize = request.target[1..].parse().expect("the number of a case");
+        BAD_HEADS[number].chars().map(|each| each as u8).collect()
+    });
+    let proxy = Config::new(mode)
+        .upstream(&[&served.address], "retries = 0")
+        .start();
+    let cases: Vec<usize> = (0..BAD_HEADS.len()).collect();
     all_at_once(
-        BAD_HEADS,
-        |case| format!("{case:?}"),
-        |case| {
-            let bytes: Vec<u8> = case.chars().map(|each| each as u8).collect();
-            let origin = Origin::bind();
-            let mut proxy = Config::new(mode)
-                .upstream(&[&origin.address], "retries = 0")
-                .start();
-            let mut client = proxy.connect();
-            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            let mut upstream = origin.accept();
-            upstream.request();
-            upstream.send(bytes);
-            let response = client.response("GET");
-            assert_eq!(response.status, 502, "{}", response.text());
-            upstream.expect_end();
-            proxy.stop();
-        },
+        &cases,
+        |number| format!("{:?}", BAD_HEADS[*number]),
+        |number| assert_eq!(proxy.get(&format!("/{number}")).status, 502),
+    );
+    assert_eq!(
+        served.connections(),
+        cases.len(),
+        "one of them was used again"
     );
 }
 
