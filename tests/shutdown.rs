@@ -74,6 +74,7 @@ fn running_exchange_is_finished(mode: Mode) {
             response.head
         );
         waiting.expect_close();
+        drop((client, waiting));
         let since = Instant::now();
         expect_exit_0(&mut proxy);
         assert!(
@@ -96,6 +97,7 @@ fn running_upload_is_finished(mode: Mode) {
     upstream.send(ok("fine"));
     assert_eq!(client.response("POST").text(), "fine");
     client.expect_close();
+    drop(client);
     expect_exit_0(&mut proxy);
 }
 
