@@ -135,14 +135,17 @@ async fn attempt(
     connection.count_request();
     request.set_host(server);
     counters.bytes_out.add(request.outgoing.len() as u64);
-    let sent = transfer::send_all(
+    let outgoing = std::mem::take(&mut request.outgoing);
+    let (sent, outgoing) = transfer::send_queued(
+        lane,
         &connection.socket,
-        &request.outgoing,
+        outgoing,
         &client.deadline,
         Slot::Response,
-        lane.timeouts.write,
     )
     .await;
+    // Kept for another attempt.
+    request.outgoing = outgoing;
     if let Err(TransferError::Overdue) = sent {
         return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
     }

@@ -66,6 +66,8 @@ impl Drop for Held<'_> {
 pub struct Lane {
     /// The checked configuration.
     pub config: Arc<Config>,
+    /// Messages are sent through the ring, all of a loop turn at once.
+    pub queues_sends: bool,
     /// What the shard counts.
     pub counters: Arc<ShardCounters>,
     /// Deadlines of its tasks, and its clock.
@@ -103,6 +105,7 @@ impl Lane {
         places: &Places,
         counters: Arc<ShardCounters>,
         access_log: Option<ShardAccessLog>,
+        queues_sends: bool,
     ) -> Self {
         let mut first_id = 0;
         let groups = config.upstreams.iter().map(|upstream| {
@@ -112,6 +115,7 @@ impl Lane {
         });
         let groups = groups.collect();
         let lane = Self {
+            queues_sends,
             counters,
             deadlines: Rc::default(),
             timeouts: Timeouts {

@@ -116,9 +116,7 @@ impl Answering<'_> {
             coding,
             mut finish,
         } = start?;
-        let sent = self.send(&out).await;
-        self.lane.give(out);
-        sent?;
+        self.send_queued(out).await?;
         if !reader.ended() {
             // Boxed, like all rarer parts: what every exchange holds stays small.
             Box::pin(self.body(server, &mut reader, coding, &mut finish)).await?;
@@ -443,6 +441,18 @@ impl Answering<'_> {
         }
     }
 
+    /// Sends a buffer and gives it back to its pool.
+    async fn send_queued(&self, buffer: Vec<u8>) -> Result<(), Failure> {
+        self.lane.counters.bytes_out.add(buffer.len() as u64);
+        let Client {
+            socket, deadline, ..
+        } = self.client;
+        let (sent, buffer) =
+            transfer::send_queued(self.lane, socket, buffer, deadline, Slot::Response).await;
+        self.lane.give(buffer);
+        sent.map_err(client_failure)
+    }
+
     async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         self.lane.counters.bytes_out.add(bytes.len() as u64);
         let deadline = &self.client.deadline;
@@ -454,9 +464,13 @@ impl Answering<'_> {
             self.lane.timeouts.write,
         )
         .await
-        .map_err(|error| match error {
-            TransferError::Gone => Failure::ClientGone,
-            TransferError::Overdue => Failure::ClientStalled,
-        })
+        .map_err(client_failure)
+    }
+}
+
+fn client_failure(error: TransferError) -> Failure {
+    match error {
+        TransferError::Gone => Failure::ClientGone,
+        TransferError::Overdue => Failure::ClientStalled,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::lane::Lane;
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
@@ -44,6 +45,37 @@ pub async fn send_all(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Sends all of `buffer`, together with what other tasks send in this loop turn where a ring allows it: peers that are woken in quick
+/// succession sleep less in between. Gives the buffer back unless the peer was overdue.
+#[inline]
+pub async fn send_queued(
+    lane: &Lane,
+    socket: &Socket,
+    buffer: Vec<u8>,
+    deadline: &Deadline,
+    slot: Slot,
+) -> (Result<(), TransferError>, Vec<u8>) {
+    let patience = lane.timeouts.write;
+    if !lane.queues_sends {
+        let sent = send_all(socket, &buffer, deadline, slot, patience).await;
+        return (sent, buffer);
+    }
+    deadline.set(slot, patience);
+    let Ok((sent, buffer)) = deadline.guard(slot, socket.send_queued(buffer)).await else {
+        return (Err(TransferError::Overdue), Vec::new());
+    };
+    deadline.clear(slot);
+    let sent = match sent {
+        Ok(sent) if sent == buffer.len() => Ok(()),
+        Ok(sent) => Box::pin(send_rest(socket, &buffer[sent..], deadline, slot, patience)).await,
+        Err(error) if is_temporary(&error) => {
+            Box::pin(send_rest(socket, &buffer, deadline, slot, patience)).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    (sent, buffer)
 }
 
 #[cold]

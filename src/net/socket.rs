@@ -9,6 +9,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -69,6 +70,18 @@ impl Socket {
             bytes,
             SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
         )?)
+    }
+
+    /// Queues `buffer` for sending with the other sends of this loop turn and waits until the kernel has taken what it can of it. Gives the
+    /// number of bytes and the buffer. When dropped, the kernel keeps the buffer, and how much was sent is not known.
+    pub async fn send_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let wait = Wait::begin(&self.waits);
+        // SAFETY: the runtime's write wants the stream for itself, but only clones its descriptor's handle; a wait for readiness may hold
+        // the original meanwhile. The copy is never dropped, so the handle's count stays right.
+        let mut stream = ManuallyDrop::new(unsafe { std::ptr::read(&raw const *self.stream) });
+        let sent = stream.write(buffer).await;
+        wait.end();
+        sent
     }
 
     /// Looks whether bytes or the end of the stream have come, taking nothing.

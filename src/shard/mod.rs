@@ -109,6 +109,7 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
         &common.places,
         Arc::clone(counters),
         access_log,
+        matches!(common.driver, Driver::Uring { .. }),
     ));
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let serving = serve(common, &lane, listeners);
