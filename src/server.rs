@@ -242,13 +242,7 @@ fn seats(config: &Config) -> Result<Vec<Seat>, StartError> {
         Shards::Count(count) => (0..*count)
             .map(|shard| shard.checked_rem(usable.len()).map(|index| usable[index]))
             .collect(),
-        Shards::Auto => {
-            let count = usable
-                .len()
-                .min(affinity::quota_cpus().unwrap_or(usize::MAX))
-                .max(1);
-            (0..count).map(|shard| usable.get(shard).copied()).collect()
-        }
+        Shards::Auto => affinity::default_cpus(),
     };
     // Pinning two shards to one CPU would be worse than letting the kernel place them.
     let pin = config.pin && cpus.len() <= usable.len();

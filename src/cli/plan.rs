@@ -1,12 +1,12 @@
 //! What a configuration would run, for people.
 
 use std::fmt::{self, Formatter, Write as _};
-use std::thread;
 
 use crate::config::{
     AccessLog, Admin, Config, HostPolicy, IoMode, Listen, Route, Server, Shards, Size, Span, Tcp,
     Upstream,
 };
+use crate::net::affinity;
 
 /// Shows what a configuration would run.
 pub(super) struct Plan<'a>(pub(super) &'a Config);
@@ -170,9 +170,7 @@ fn count(shards: &Shards) -> String {
         Shards::Count(count) => count.to_string(),
         Shards::Cpus(cpus) => format!("{}, on CPU {}", cpus.len(), list(cpus)),
         Shards::Auto => {
-            // Respects the affinity mask and the cgroup CPU quota.
-            let here = thread::available_parallelism().ok();
-            let here = here.map_or("unknown".to_owned(), |count| count.to_string());
+            let here = affinity::default_cpus().len();
             format!("one for each CPU that the process may use ({here} here)")
         }
     }

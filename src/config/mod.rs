@@ -305,7 +305,8 @@ pub struct Upstream {
     pub resolve: Option<Duration>,
     /// Keep-alive connections.
     pub pool: Pool,
-    /// Further servers that a request may be tried on.
+    /// Further servers that a request may be tried on after one that took it and gave no answer; 0 also keeps a request from moving on
+    /// when a server cannot be connected to.
     pub retries: u32,
     /// To establish a connection.
     pub connect_timeout: Duration,

@@ -21,11 +21,14 @@ use crate::exchange::request::{self, Rejection, Request};
 use crate::exchange::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
 use crate::http1::head::RequestHead;
-use crate::net::deadline::{Slot, Ticks};
+use crate::net::deadline::{Interrupt, Slot, Ticks};
+use crate::net::socket::Peek;
 use crate::telemetry::counters::TimeoutKind;
 
 /// How long a closing connection waits for the client to have read the answer.
 const LINGER_FOR: Duration = Duration::from_secs(2);
+/// How long a connection without a request may still send one when the process drains.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// Bytes that a closing connection reads and drops at most.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// Room for the next bytes of a head that did not come whole.
@@ -38,7 +41,7 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
         client
             .deadline
             .set(Slot::Request, lane.timeouts.client_header);
-        while let Ok(Ok(())) = client.deadline.guard_idle(client.socket.readable()).await {
+        while idle(&client).await {
             // The active part is large; an idle connection must not hold the room for it.
             let after = Box::pin(active(&lane, &client)).await;
             if after != After::KeepAlive {
@@ -47,6 +50,23 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
         }
         count_end(&lane, &client);
+    }
+}
+
+/// Waits for the first byte of a request. False when none comes: the connection is at its end, or the process drains.
+async fn idle(client: &Client) -> bool {
+    match client.deadline.guard_idle(client.socket.readable()).await {
+        Ok(ready) => ready.is_ok(),
+        Err(Interrupt::Overdue) => false,
+        // A request that has arrived is served, and a client that has just been accepted may send its first one.
+        Err(Interrupt::Drain) if client.requests.get() > 0 => client.socket.peek() == Peek::Bytes,
+        Err(Interrupt::Drain) => {
+            client.deadline.set(Slot::Request, DRAIN_GRACE.into());
+            let ready = client
+                .deadline
+                .guard(Slot::Request, client.socket.readable());
+            matches!(ready.await, Ok(Ok(())))
+        }
     }
 }
 
@@ -68,7 +88,11 @@ async fn active(lane: &Lane, client: &Client) -> After {
     let _active = Held::new(&lane.counters.active);
     loop {
         let after = match receive(lane, client).await {
-            Ok(Some(mut request)) => attempt::run(lane, client, &mut request).await,
+            Ok(Some(mut request)) => {
+                #[cfg(debug_assertions)]
+                crate::exchange::fault::provoke(lane, &request);
+                attempt::run(lane, client, &mut request).await
+            }
             Ok(None) => After::Close,
             Err(rejection) => reject(lane, client, &rejection).await,
         };
@@ -156,9 +180,12 @@ async fn rest<'l>(
     client: &Client,
     head: &mut RequestHead,
 ) -> Result<Step<'l>, Rejection> {
-    client
-        .deadline
-        .set(Slot::Request, lane.timeouts.client_header);
+    // The first request's time began with the connection.
+    if client.requests.get() > 0 {
+        client
+            .deadline
+            .set(Slot::Request, lane.timeouts.client_header);
+    }
     loop {
         match client
             .deadline

@@ -22,10 +22,18 @@ use crate::upstream::resolve::Places;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// A head with a small body fits; waiting exchanges hold one such buffer each.
 const MESSAGE_BYTES: usize = 2 * 1024;
+/// What a message buffer is taken for: the fields that we add need room too.
+const MESSAGE_ROOM: usize = MESSAGE_BYTES / 2;
+/// A head with many cookies fits, and an answer of a few pages.
+const LARGE_MESSAGE_BYTES: usize = 20 * 1024;
+/// What a large message buffer is taken for.
+const LARGE_MESSAGE_ROOM: usize = LARGE_MESSAGE_BYTES - 2 * 1024;
 /// One round of a long body.
 const BULK_BYTES: usize = 128 * 1024;
 /// Message buffers kept for the next exchange.
 const MESSAGES_KEPT: usize = 1024;
+/// Large message buffers kept for the next exchange.
+const LARGE_MESSAGES_KEPT: usize = 128;
 /// Bulk buffers kept for the next body.
 const BULKS_KEPT: usize = 16;
 
@@ -84,6 +92,8 @@ pub struct Lane {
     pub groups: Vec<Group>,
     /// Buffers for heads and small messages.
     messages: BufferPool,
+    /// Buffers for heads with many cookies and answers of a few pages.
+    large_messages: BufferPool,
     /// Buffers for long bodies.
     pub bulk: BufferPool,
     scratch: RefCell<Vec<u8>>,
@@ -138,6 +148,7 @@ impl Lane {
             router: Router::new(&config.routes),
             groups,
             messages: BufferPool::new(MESSAGE_BYTES, MESSAGES_KEPT),
+            large_messages: BufferPool::new(LARGE_MESSAGE_BYTES, LARGE_MESSAGES_KEPT),
             bulk: BufferPool::new(BULK_BYTES, BULKS_KEPT),
             scratch: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
             request_heads: RefCell::default(),
@@ -170,20 +181,20 @@ impl Lane {
     /// An empty buffer for about `len` bytes and a head.
     #[inline]
     pub fn take_for(&self, len: usize) -> Vec<u8> {
-        if len <= MESSAGE_BYTES / 2 {
-            self.messages.take()
-        } else {
-            self.bulk.take()
+        match len {
+            ..=MESSAGE_ROOM => self.messages.take(),
+            ..=LARGE_MESSAGE_ROOM => self.large_messages.take(),
+            _ => self.bulk.take(),
         }
     }
 
     /// Gives a buffer back to the pool that it came from.
     #[inline]
     pub fn give(&self, buffer: Vec<u8>) {
-        if buffer.capacity() == MESSAGE_BYTES {
-            self.messages.give(buffer)
-        } else {
-            self.bulk.give(buffer)
+        match buffer.capacity() {
+            MESSAGE_BYTES => self.messages.give(buffer),
+            LARGE_MESSAGE_BYTES => self.large_messages.give(buffer),
+            _ => self.bulk.give(buffer),
         }
     }
 

@@ -8,6 +8,8 @@
 
 pub mod attempt;
 pub mod client;
+#[cfg(debug_assertions)]
+pub mod fault;
 pub mod lane;
 pub mod record;
 pub mod request;

@@ -1,7 +1,8 @@
 //! A server's answer on its way to the client.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::io;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::lane::Lane;
@@ -12,11 +13,13 @@ use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing};
 use crate::http1::head::{Progress, ResponseHead};
 use crate::http1::refusal::Refusal;
-use crate::net::deadline::Slot;
+use crate::net::deadline::{Interrupt, Slot};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 
+/// How often a client that waits for its answer is looked at.
+const CLIENT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Interim responses that a server may send before the final one.
 const INTERIMS_MAX: u32 = 64;
 
@@ -162,18 +165,7 @@ impl Answering<'_> {
         pending: &mut Vec<u8>,
     ) -> Result<Received, Failure> {
         loop {
-            let waited = self
-                .client
-                .deadline
-                .guard(Slot::Response, server.readable())
-                .await;
-            let Ok(Ok(())) = waited else {
-                return Err(if waited.is_err() {
-                    Failure::Server(FailureKind::ResponseTimeout)
-                } else {
-                    Failure::NoAnswer
-                });
-            };
+            self.readable(server).await?;
             let received = self.lane.with_scratch(|scratch| {
                 let count = match transfer::recv_now(server, scratch) {
                     Ok(None) => return Ok(None),
@@ -195,6 +187,27 @@ impl Answering<'_> {
             if let Some(received) = received {
                 return Ok(received);
             }
+        }
+    }
+
+    /// Waits for the server, now and then looking whether the client is still there.
+    async fn readable(&self, server: &Socket) -> Result<(), Failure> {
+        let deadline = &self.client.deadline;
+        if self.uploading.get() {
+            // The other slot is the upload's, and it notices a client that is gone.
+            let waited = deadline.guard(Slot::Response, server.readable()).await;
+            return readiness(waited);
+        }
+        deadline.set(Slot::Request, CLIENT_LOOK_EVERY.into());
+        loop {
+            let waited = deadline.guard_both(server.readable()).await;
+            if waited.is_ok() || deadline.is_overdue(Slot::Response) {
+                return readiness(waited);
+            }
+            if self.client.socket.is_broken() {
+                return Err(Failure::ClientGone);
+            }
+            deadline.set(Slot::Request, CLIENT_LOOK_EVERY.into());
         }
     }
 
@@ -472,5 +485,13 @@ fn client_failure(error: TransferError) -> Failure {
     match error {
         TransferError::Gone => Failure::ClientGone,
         TransferError::Overdue => Failure::ClientStalled,
+    }
+}
+
+fn readiness(waited: Result<io::Result<()>, Interrupt>) -> Result<(), Failure> {
+    match waited {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Failure::NoAnswer),
+        Err(_) => Err(Failure::Server(FailureKind::ResponseTimeout)),
     }
 }

@@ -40,6 +40,14 @@ fn parse_quota(text: &str) -> Option<usize> {
     (period > 0).then(|| quota.div_ceil(period).max(1))
 }
 
+/// The CPUs that the shards run on by default: those of the mask, as many as the quota amounts to. At least one place, which is not
+/// pinned where the kernel names no CPU.
+pub fn default_cpus() -> Vec<Option<usize>> {
+    let usable = usable_cpus();
+    let count = usable.len().min(quota_cpus().unwrap_or(usize::MAX)).max(1);
+    (0..count).map(|shard| usable.get(shard).copied()).collect()
+}
+
 /// Pins the calling thread to `cpu`. False when the kernel refuses.
 pub fn pin_to(cpu: usize) -> bool {
     core_affinity::set_for_current(CoreId { id: cpu })

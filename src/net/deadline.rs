@@ -214,6 +214,16 @@ impl Deadline {
         }
     }
 
+    /// Waits for `wait`, until either slot's deadline.
+    #[inline]
+    pub const fn guard_both<F: Future>(&self, wait: F) -> Guard<'_, F> {
+        Guard {
+            deadline: self,
+            mask: 0b11,
+            wait,
+        }
+    }
+
     /// Waits for `wait`, until the request slot's deadline or until the process drains: for a connection with nothing to do.
     #[inline]
     pub const fn guard_idle<F: Future>(&self, wait: F) -> Guard<'_, F> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
@@ -92,6 +93,13 @@ impl Socket {
             Err(Errno::AGAIN) => Peek::Empty,
             Err(_) => Peek::Closed,
         }
+    }
+
+    /// Whether the connection is broken: reset, or closed in both directions. A peer that has only finished sending is not.
+    pub fn is_broken(&self) -> bool {
+        let mut looked = [PollFd::new(self, PollFlags::empty())];
+        // Errors and hang-ups are told unasked.
+        matches!(poll(&mut looked, Some(&Timespec::default())), Ok(1..))
     }
 
     /// Waits until a receive would not block. May be dropped at any time.

@@ -80,18 +80,16 @@ pub fn spawn(
 
 /// Runs the shard, and starts it again each time that it dies.
 fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
-    let mut listeners = Some(listeners);
-    loop {
-        let opened = listeners.take().map_or_else(|| (common.listen)(), Ok);
-        let ran = opened.and_then(|listeners| run(common, seat, listeners));
-        let Err(why) = ran else { return };
-        common.counters[seat.id].restarts.inc();
+    let mut opened = Ok(listeners);
+    while let Err(why) = opened.and_then(|listeners| run(common, seat, listeners)) {
         tracing::error!(
             shard = seat.id,
             error = why,
             "shard died; starting it again"
         );
         std::thread::sleep(RESTART_PAUSE);
+        opened = (common.listen)();
+        common.counters[seat.id].restarts.inc();
     }
 }
 

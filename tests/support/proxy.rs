@@ -20,6 +20,8 @@ pub(crate) struct Config {
     tables: String,
     /// Both limits of `RLIMIT_NOFILE`.
     descriptors: Option<u32>,
+    /// Faults can be asked for, so panics are no failure of the test.
+    faults: bool,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Config {
             keys: String::new(),
             tables: String::new(),
             descriptors: None,
+            faults: false,
         }
     }
 
@@ -76,6 +79,12 @@ impl Config {
     }
 
     /// Where this test may put files.
+    /// Lets requests for `/fault/...` provoke faults.
+    pub(crate) fn faults(mut self) -> Self {
+        self.faults = true;
+        self
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -123,6 +132,7 @@ impl Config {
             addresses: Vec::new(),
             admin: None,
             directory: self.directory,
+            faults: self.faults,
             ended: false,
         };
         proxy.await_listeners(
@@ -163,6 +173,9 @@ impl Config {
             .args(["run", "--config"])
             .arg(path)
             .env_remove("RUST_LOG");
+        if self.faults {
+            command.env("RINGLANE_FAULTS", "1");
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -202,6 +215,7 @@ pub(crate) struct Proxy {
     /// Its status page.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) directory: PathBuf,
+    faults: bool,
     ended: bool,
 }
 
@@ -314,7 +328,7 @@ impl Proxy {
             .into_iter()
             .filter(|line| line.contains("panicked"))
             .collect();
-        assert!(panicked.is_empty(), "{panicked:?}");
+        assert!(panicked.is_empty() || self.faults, "{panicked:?}");
     }
 
     /// Resident memory, bytes.

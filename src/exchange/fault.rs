@@ -1,0 +1,21 @@
+//! Faults on request, for tests of what contains them: in debug builds, when the environment has `RINGLANE_FAULTS`.
+
+use std::sync::OnceLock;
+
+use super::lane::Lane;
+use super::request::Request;
+
+/// Panics here for `/fault/connection`, and in the shard's sweeper for `/fault/shard`.
+pub fn provoke(lane: &Lane, request: &Request<'_>) {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    if !ALLOWED.get_or_init(|| std::env::var_os("RINGLANE_FAULTS").is_some()) {
+        return;
+    }
+    assert!(
+        !request.outgoing.starts_with(b"GET /fault/connection "),
+        "a fault was asked for"
+    );
+    if request.outgoing.starts_with(b"GET /fault/shard ") {
+        lane.fault.set(true);
+    }
+}

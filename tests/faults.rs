@@ -1,0 +1,74 @@
+//! Faults inside of the proxy stay where they happen: a panic in a connection ends that connection, a shard that dies is started again.
+
+mod support;
+
+use serde_json::Value;
+use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode};
+
+in_each_mode!(panic_in_a_connection, death_of_a_shard,);
+
+fn start(mode: Mode) -> (Proxy, Served) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode)
+        .faults()
+        .key("shards = 1")
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(&[&served.address], "")
+        .start();
+    (proxy, served)
+}
+
+fn status(proxy: &Proxy) -> Value {
+    let mut wire = Wire::connect(proxy.admin.expect("the status page is on"));
+    wire.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    serde_json::from_slice(&wire.response("GET").body).expect("JSON")
+}
+
+/// Asks for a fault and sees the connection end without an answer.
+fn provoke(proxy: &Proxy, fault: &str) {
+    let mut wire = proxy.connect();
+    wire.send(format!(
+        "GET /fault/{fault} HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    ));
+    wire.expect_end();
+}
+
+fn panic_in_a_connection(mode: Mode) {
+    let (proxy, _served) = start(mode);
+    let mut other = proxy.connect();
+    other.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(other.response("GET").status, 200);
+    for _ in 0..3 {
+        provoke(&proxy, "connection");
+    }
+    other.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(other.response("GET").status, 200, "the neighbour lives");
+    drop(other);
+    eventually("the panics are counted and nothing is left", || {
+        let totals = &status(&proxy)["totals"];
+        totals["panics"] == 3 && totals["connections"] == 0 && totals["active"] == 0
+    });
+    assert_eq!(status(&proxy)["shard_restarts"], 0);
+}
+
+fn death_of_a_shard(mode: Mode) {
+    let (proxy, _served) = start(mode);
+    let mut idle = proxy.connect();
+    idle.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(idle.response("GET").status, 200);
+    for deaths in 1..=2 {
+        let mut wire = proxy.connect();
+        wire.send("GET /fault/shard HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        // Its answer may or may not come before the shard dies; its connection ends with the shard.
+        wire.read_to_end();
+        eventually("the shard is started again", || {
+            status(&proxy)["shard_restarts"] == deaths
+        });
+        assert_eq!(proxy.get("/").status, 200, "served again");
+    }
+    idle.expect_end();
+    assert!(
+        proxy.log().iter().any(|line| line.contains("shard died")),
+        "said in the log"
+    );
+}
