@@ -119,7 +119,7 @@ impl Server {
             let own = listeners.remove(0);
             // The receiver is gone only when the process is about to be.
             shard::spawn(Arc::clone(&common), *seat, own, move || {
-                drop(ended.send(Event::ShardEnded))
+                drop(ended.send(Event::ShardEnded));
             })
             .map_err(|error| failed("a shard's thread cannot be started", error))?;
         }
@@ -225,6 +225,11 @@ impl Server {
             tracing::info!(%address, "admin");
         }
     }
+}
+
+/// How many shards run when the configuration does not say.
+pub fn default_shards() -> usize {
+    affinity::default_cpus().len()
 }
 
 /// Which shards run where.

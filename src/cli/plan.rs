@@ -6,7 +6,7 @@ use crate::config::{
     AccessLog, Admin, Config, HostPolicy, IoMode, Listen, Route, Server, Shards, Size, Span, Tcp,
     Upstream,
 };
-use crate::net::affinity;
+use crate::server;
 
 /// Shows what a configuration would run.
 pub(super) struct Plan<'a>(pub(super) &'a Config);
@@ -170,7 +170,7 @@ fn count(shards: &Shards) -> String {
         Shards::Count(count) => count.to_string(),
         Shards::Cpus(cpus) => format!("{}, on CPU {}", cpus.len(), list(cpus)),
         Shards::Auto => {
-            let here = affinity::default_cpus().len();
+            let here = server::default_shards();
             format!("one for each CPU that the process may use ({here} here)")
         }
     }

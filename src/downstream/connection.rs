@@ -35,8 +35,8 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const HEAD_STEP_BYTES: usize = 4 * 1024;
 
 /// Serves a connection until it ends.
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every idle connection
 pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
-    // An async function would hold its arguments twice.
     async move {
         client
             .deadline
@@ -252,7 +252,7 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     record::write(
         lane,
         client.peer,
-        rejection.record.as_ref(),
+        rejection.record.as_deref(),
         &outcome,
         started,
     );

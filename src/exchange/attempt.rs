@@ -317,7 +317,7 @@ fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Cours
         record::write(
             lane,
             request.client,
-            request.record.as_ref(),
+            request.record.as_deref(),
             &outcome,
             request.started,
         );

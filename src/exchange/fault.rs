@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use super::lane::Lane;
 use super::request::Request;
 
-/// Panics here for `/fault/connection`, and in the shard's sweeper for `/fault/shard`.
+/// # Panics
+///
+/// Here for `/fault/connection`, in the shard's sweeper for `/fault/shard`.
 pub fn provoke(lane: &Lane, request: &Request<'_>) {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     if !ALLOWED.get_or_init(|| std::env::var_os("RINGLANE_FAULTS").is_some()) {

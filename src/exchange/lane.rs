@@ -181,10 +181,12 @@ impl Lane {
     /// An empty buffer for about `len` bytes and a head.
     #[inline]
     pub fn take_for(&self, len: usize) -> Vec<u8> {
-        match len {
-            ..=MESSAGE_ROOM => self.messages.take(),
-            ..=LARGE_MESSAGE_ROOM => self.large_messages.take(),
-            _ => self.bulk.take(),
+        if len <= MESSAGE_ROOM {
+            self.messages.take()
+        } else if len <= LARGE_MESSAGE_ROOM {
+            self.large_messages.take()
+        } else {
+            self.bulk.take()
         }
     }
 

@@ -38,7 +38,7 @@ pub struct Request<'l> {
     /// The client's address, by the word of a trusted proxy or the connection's own.
     pub client: IpAddr,
     /// For the access log, when it is on.
-    pub record: Option<RequestRecord>,
+    pub record: Option<Box<RequestRecord>>,
     /// When its head was complete.
     pub started: Instant,
 }
@@ -77,7 +77,7 @@ pub struct Rejection {
     /// The request was read to its end, and the connection may go on.
     pub persistent: bool,
     /// For the access log, when it is on.
-    pub record: Option<RequestRecord>,
+    pub record: Option<Box<RequestRecord>>,
 }
 
 impl Rejection {
@@ -91,7 +91,7 @@ impl Rejection {
             persistent: false,
             record: lane
                 .access_log()
-                .map(|_| RequestRecord::new(head, bytes, b"")),
+                .map(|_| Box::new(RequestRecord::new(head, bytes, b""))),
         }
     }
 }
@@ -337,10 +337,10 @@ impl<'l> Reading<'l, '_> {
         (more.is_none() && !h2c && !field.value.of(self.bytes).is_empty()).then_some(field.value)
     }
 
-    fn record(&self, host: &[u8]) -> Option<RequestRecord> {
+    fn record(&self, host: &[u8]) -> Option<Box<RequestRecord>> {
         self.lane
             .access_log()
-            .map(|_| RequestRecord::new(self.head, self.bytes, host))
+            .map(|_| Box::new(RequestRecord::new(self.head, self.bytes, host)))
     }
 
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.

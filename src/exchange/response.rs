@@ -8,7 +8,7 @@ use super::client::Client;
 use super::lane::Lane;
 use super::request::Traits;
 use super::transfer::{self, TransferError};
-use crate::http1::body::{Coding, Reader};
+use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing};
 use crate::http1::head::{Progress, ResponseHead};
@@ -329,7 +329,7 @@ impl Answering<'_> {
         );
         let mut reader = Reader::new(framing);
         let moved = if reader.ended() {
-            Default::default()
+            Moved::default()
         } else {
             reader.transfer(rest, coding, &self.lane.limits, &mut out)?
         };
@@ -481,6 +481,7 @@ impl Answering<'_> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // the form that map_err takes
 fn client_failure(error: TransferError) -> Failure {
     match error {
         TransferError::Gone => Failure::ClientGone,
@@ -488,6 +489,7 @@ fn client_failure(error: TransferError) -> Failure {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // it consumes what a wait gave
 fn readiness(waited: Result<io::Result<()>, Interrupt>) -> Result<(), Failure> {
     match waited {
         Ok(Ok(())) => Ok(()),

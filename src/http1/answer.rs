@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 
-use super::field::{Field, Name};
+use super::class::trim;
+use super::field::{Field, Name, list};
 use super::forward::{write_field, write_number, write_status_line};
 
 /// An answer of our own.
@@ -76,21 +77,37 @@ pub struct Form {
     pub minor: u8,
 }
 
-/// Whether a client is better served with JSON than with text: unless its Accept fields name plain text first, or other text and no JSON.
+/// Whether a client is better served with JSON than with text (RFC 9110 section 12.5.1): by the weights it gives to JSON and to plain
+/// text, of equal ones the first. Without either, text is for clients that list other text.
 pub fn prefers_json(fields: &[Field], bytes: &[u8]) -> bool {
-    let first = |wanted: &[&[u8]]| {
-        let mut accepts = fields.iter().filter(|field| field.kind == Name::Accept);
-        accepts.find_map(|field| {
-            let value = field.value.of(bytes);
-            wanted
-                .iter()
-                .find_map(|kind| memchr::memmem::find(value, kind))
-        })
-    };
-    match (first(&[b"json"]), first(&[b"text/plain", b"text/*"])) {
-        (Some(json), plain) => plain.is_none_or(|plain| json < plain),
-        (None, _) => first(&[b"text/"]).is_none(),
+    let accepts = fields.iter().filter(|field| field.kind == Name::Accept);
+    let (mut json, mut plain, mut other_text) = (0, 0, false);
+    for range in accepts.flat_map(|field| list(field.value.of(bytes))) {
+        let kind = trim(range.split(|&b| b == b';').next().unwrap_or_default());
+        if kind.ends_with(b"json") {
+            json = weight(range).max(json);
+        } else if kind.eq_ignore_ascii_case(b"text/plain") || kind == b"text/*" {
+            // Half a step above what follows it, half a step below what came before.
+            plain = (weight(range) * 2 + u32::from(json == 0)).max(plain);
+        } else {
+            other_text |= kind.starts_with(b"text/");
+        }
     }
+    if json == 0 && plain <= 1 {
+        !other_text
+    } else {
+        json * 2 + 1 > plain && json > 0
+    }
+}
+
+/// The `q` of a range in thousandths; 1000 where it has none.
+fn weight(range: &[u8]) -> u32 {
+    let mut parameters = range.split(|&b| b == b';').skip(1).map(trim);
+    let text = parameters.find_map(|parameter| parameter.strip_prefix(b"q="));
+    let number = text.map_or(Some(1.0), |text| {
+        std::str::from_utf8(text).ok()?.parse::<f32>().ok()
+    });
+    number.map_or(0, |number| (number.clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
 #[cfg(test)]
@@ -144,6 +161,13 @@ mod tests {
             ),
             ("Accept: text/html, application/json;q=0.9\r\n", true),
             ("Accept: text/plain, application/json\r\n", false),
+            ("Accept: application/json, text/plain\r\n", true),
+            ("Accept: application/json;q=0.2, text/plain\r\n", false),
+            (
+                "Accept: text/plain;q=0.2, application/json ; q=0.3\r\n",
+                true,
+            ),
+            ("Accept: application/json;q=0, text/html\r\n", false),
             ("Accept: application/problem+json, text/plain\r\n", true),
             ("Accept: image/png\r\n", true),
         ];

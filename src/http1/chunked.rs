@@ -89,12 +89,10 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, Refusal> {
         match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => Ok(State::SizeLf),
-            (State::Size, b' ' | b'\t') if self.digits > 0 => {
+            (State::Size | State::SizeSpace, b' ' | b'\t') if self.digits > 0 => {
                 self.extension(byte).map(|_| State::SizeSpace)
             }
-            (State::SizeSpace, b' ' | b'\t') => self.extension(byte).map(|_| State::SizeSpace),
-            (State::SizeSpace, b';') => self.extension(byte),
-            (State::Size, b';') if self.digits > 0 => self.extension(byte),
+            (State::Size | State::SizeSpace, b';') if self.digits > 0 => self.extension(byte),
             (State::Size, _) => self.size_digit(byte),
             (State::Extension, b'\r') => Ok(State::SizeLf),
             (State::Extension, _) => self.extension(byte),
@@ -239,7 +237,7 @@ mod tests {
             ),
             Err(Refusal::Trailer)
         );
-        let extension = [b"1;".as_slice(), &[b'a'; 20_000]].concat();
+        let extension = [b"1;".as_slice(), &b"a".repeat(20_000)].concat();
         assert_eq!(decode(&extension, 30_000), Err(Refusal::ChunkExtension));
     }
 

@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn forms() {
-        let cases: &[(&[u8], &[u8], Option<&[u8]>, &[u8])] = &[
+        // (method, target, authority, path and query)
+        type Case<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>, &'a [u8]);
+        let cases: &[Case<'_>] = &[
             (b"GET", b"/a?b", None, b"/a?b"),
             (b"OPTIONS", b"*", None, b"*"),
             (b"GET", b"http://h:8/p?q", Some(b"h:8"), b"/p?q"),

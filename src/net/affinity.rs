@@ -1,4 +1,4 @@
-//! Which CPUs the process may use (sched_getaffinity(2), cgroup v2 cpu.max), and pinning to one of them.
+//! Which CPUs the process may use (`sched_getaffinity(2)`, cgroup v2 `cpu.max`), and pinning to one of them.
 
 use core_affinity::CoreId;
 

@@ -22,7 +22,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// Keeps the kernel from backing the heap with huge pages (PR_SET_THP_DISABLE): the allocator asks for them, and a heap of small
+/// Keeps the kernel from backing the heap with huge pages (`PR_SET_THP_DISABLE`): the allocator asks for them, and a heap of small
 /// connections spread over huge pages takes several times the memory.
 pub fn disable_huge_pages() {
     // Where the kernel does not know the call, memory is all that is lost.

@@ -1,6 +1,6 @@
-//! How a shard waits for the kernel: the best io_uring set-up that this kernel takes, or epoll.
+//! How a shard waits for the kernel: the best `io_uring` set-up that this kernel takes, or epoll.
 //!
-//! Flags are tried in the order of what they are worth (io_uring_setup(2)); a kernel says no by EINVAL. The trial ring has the real size,
+//! Flags are tried in the order of what they are worth (`io_uring_setup(2)`); a kernel says no by EINVAL. The trial ring has the real size,
 //! so that a refusal for memory shows here and not in a shard.
 
 use std::io;
@@ -130,7 +130,7 @@ fn try_rings(wanted: u32) -> Result<Driver, String> {
                     remaining.next();
                 }
                 Some(libc::ENOMEM) if entries > ENTRIES_MIN => {
-                    entries = (entries / 2).max(ENTRIES_MIN)
+                    entries = (entries / 2).max(ENTRIES_MIN);
                 }
                 _ => return Err(explain(&error)),
             },

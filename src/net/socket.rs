@@ -105,18 +105,18 @@ impl Socket {
     /// Waits until a receive would not block. May be dropped at any time.
     #[inline]
     pub async fn readable(&self) -> io::Result<()> {
-        let _wait = Wait::begin(&self.waits);
+        let wait = Wait::begin(&self.waits);
         // The epoll driver clears a readiness that is over only when it checks.
         self.stream.readable(false).await?;
-        _wait.end();
+        wait.end();
         Ok(())
     }
 
     /// Waits until a send would not block. May be dropped at any time.
     pub async fn writable(&self) -> io::Result<()> {
-        let _wait = Wait::begin(&self.waits);
+        let wait = Wait::begin(&self.waits);
         self.stream.writable(false).await?;
-        _wait.end();
+        wait.end();
         Ok(())
     }
 

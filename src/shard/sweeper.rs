@@ -12,6 +12,10 @@ use crate::net::timer::Interval;
 const POOL_TICKS: u32 = 10;
 
 /// Sweeps until the shard has drained. `stop_accepting` is called once, when draining begins.
+///
+/// # Panics
+///
+/// In debug builds, when a test asked for it.
 pub async fn run(
     lane: &Rc<Lane>,
     draining: &AtomicBool,
