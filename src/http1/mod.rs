@@ -16,5 +16,7 @@ pub mod field;
 pub mod forward;
 pub mod framing;
 pub mod head;
+#[cfg(test)]
+mod properties;
 pub mod refusal;
 pub mod target;
