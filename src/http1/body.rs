@@ -80,6 +80,9 @@ impl Reader {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Result<Moved, Refusal> {
+        if self.ended() {
+            return Ok(Moved::default());
+        }
         let Self::Chunked(decoder) = self else {
             let taken = self.take_plain(input.len());
             write_data(&input[..taken], coding, out);

@@ -1,7 +1,7 @@
 //! Who the client is: the peer, or whom a trusted proxy speaks for.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::field::{Field, Name, list};
 
@@ -70,12 +70,17 @@ fn address(text: &[u8]) -> Option<IpAddr> {
         return Some(address);
     }
     if let Some(rest) = text.strip_prefix('[') {
-        return rest
-            .split_once(']')
-            .and_then(|(inside, _)| inside.parse().ok());
+        let (inside, after) = rest.split_once(']')?;
+        let port = after.strip_prefix(':');
+        let well_formed = after.is_empty() || port.is_some_and(is_port);
+        return inside.parse::<Ipv6Addr>().ok().filter(|_| well_formed).map(IpAddr::V6);
     }
-    text.rsplit_once(':')
-        .and_then(|(host, _)| host.parse().ok())
+    let (host, port) = text.rsplit_once(':')?;
+    host.parse::<Ipv4Addr>().ok().filter(|_| is_port(port)).map(IpAddr::V4)
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -104,6 +109,9 @@ mod tests {
             ("X-Forwarded-For: [2001:db8::1]:80\r\n", Some("2001:db8::1")),
             ("X-Forwarded-For: 1.1.1.1:80\r\n", Some("1.1.1.1")),
             ("X-Forwarded-For: junk\r\n", None),
+            ("X-Forwarded-For: 1.1.1.1:evil\r\n", None),
+            ("X-Forwarded-For: [::1]evil\r\n", None),
+            ("X-Forwarded-For: 2001:db8::1:zz\r\n", None),
             ("", None),
         ];
         for (fields, expected) in cases {

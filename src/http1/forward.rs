@@ -261,11 +261,14 @@ impl Response<'_> {
         let (head, bytes) = (self.head, self.bytes);
         write_status_line(head.status, head.reason.of(bytes), out);
         let mut dated = head.status < 200;
-        for field in &head.fields {
-            if self.passes(field) {
-                dated |= field.kind == Name::Date;
-                write_field(field.name.of(bytes), field.value.of(bytes), out);
+        let mut measured = false;
+        for field in head.fields.iter().filter(|field| self.passes(field)) {
+            // An upstream may state its length twice; we must not (RFC 9110 section 5.3).
+            if field.kind == Name::ContentLength && std::mem::replace(&mut measured, true) {
+                continue;
             }
+            dated |= field.kind == Name::Date;
+            write_field(field.name.of(bytes), field.value.of(bytes), out);
         }
         if !dated {
             write_field(b"Date", self.date, out);
@@ -280,11 +283,17 @@ impl Response<'_> {
         if let Some(server) = self.served_by {
             write_field(b"X-Served-By", server.as_bytes(), out);
         }
-        out.extend_from_slice(match self.persistence {
-            Persistence::Implied => b"\r\n",
-            Persistence::KeepAlive => b"Connection: keep-alive\r\n\r\n",
-            Persistence::Close => b"Connection: close\r\n\r\n",
-            Persistence::Upgrade => b"Connection: upgrade\r\n\r\n",
+        // Whoever sends Upgrade names it in Connection (RFC 9110 section 7.8).
+        let upgrade = head.status == 426 && head.fields.iter().any(|field| field.kind == Name::Upgrade);
+        out.extend_from_slice(match (self.persistence, upgrade) {
+            (Persistence::Implied, false) => b"\r\n",
+            (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n\r\n",
+            (Persistence::Close, false) => b"Connection: close\r\n\r\n",
+            (Persistence::KeepAlive, true) => b"Connection: keep-alive, upgrade\r\n\r\n",
+            (Persistence::Close, true) => b"Connection: close, upgrade\r\n\r\n",
+            (Persistence::Implied, true) | (Persistence::Upgrade, _) => {
+                b"Connection: upgrade\r\n\r\n"
+            }
         });
     }
 

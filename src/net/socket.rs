@@ -1,7 +1,7 @@
 //! A connected stream socket of any family.
 //!
 //! Reads wait for readiness on the ring and then receive directly: a wait holds no buffer and loses nothing when it is dropped, so one
-//! task can wait for several things and an idle connection costs no buffer. Sends go straight to the socket: no buffer is lent to the kernel.
+//! task can wait for several things and an idle connection costs no buffer. Sends are queued on the ring or made directly.
 
 use std::cell::Cell;
 use std::io;
