@@ -197,6 +197,8 @@ pub(super) mod tests {
         let server = |name: &str| ServerView {
             name: name.into(),
             address: format!("127.0.0.1:{name}"),
+            weight: 1,
+            backup: false,
         };
         Arc::new(View {
             shards: (0..2).map(|_| Arc::new(ShardCounters::new(3))).collect(),

@@ -290,6 +290,8 @@ fn upstreams(sampler: &Sampler) -> Vec<Upstream<'_>> {
 struct Server<'a> {
     name: &'a str,
     address: &'a str,
+    weight: u16,
+    backup: bool,
     /// Nobody checks its health, so it is tried for every request in its turn.
     state: &'static str,
     active: u64,
@@ -313,6 +315,8 @@ impl<'a> Server<'a> {
         Self {
             name: &server.name,
             address: &server.address,
+            weight: server.weight,
+            backup: server.backup,
             state: "unchecked",
             active: sum(|server| server.active.get()),
             idle: sum(|server| server.idle.get()),

@@ -3,8 +3,8 @@
 use std::fmt::{self, Formatter, Write as _};
 
 use crate::config::{
-    AccessLog, Admin, Config, HostPolicy, IoMode, Listen, Route, Server, Shards, Size, Span, Tcp,
-    Upstream,
+    AccessLog, Admin, Config, HashKey, HostPolicy, IoMode, Listen, Policy, Route, Server, Shards,
+    Size, Span, Tcp, Upstream,
 };
 use crate::server;
 
@@ -135,7 +135,7 @@ fn row(f: &mut Formatter<'_>, name: &str, value: &str) -> fmt::Result {
 
 fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     writeln!(f, "\nupstream {}", upstream.name)?;
-    row(f, "  policy", "round_robin")?;
+    row(f, "  policy", &policy(upstream))?;
     row(
         f,
         "  retries",
@@ -152,17 +152,53 @@ fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     upstream
         .servers
         .iter()
-        .try_for_each(|server| row(f, "  server", &address(server)))
+        .try_for_each(|server| row(f, "  server", &self::server(server)))
 }
 
-/// A server's address, and its name where it has one of its own.
-fn address(Server { name, address }: &Server) -> String {
-    let address = address.to_string();
-    if *name == address {
-        address
-    } else {
-        format!("{address} ({name})")
+fn policy(upstream: &Upstream) -> String {
+    let name = match upstream.policy {
+        Policy::RoundRobin => "round_robin",
+        Policy::LeastConnections => "least_connections",
+        Policy::Random => "random",
+        Policy::TwoChoices => "two_choices",
+        Policy::IpHash => "ip_hash",
+        Policy::Hash => "hash",
+        Policy::First => "first",
+        Policy::LeastLatency => "least_latency",
+    };
+    let by = match (upstream.policy, &upstream.hash) {
+        (Policy::IpHash, _) => format!(", of IPv6 addresses /{}", upstream.ip_hash_v6_prefix),
+        (Policy::Hash, HashKey::Path) => " of the path".to_owned(),
+        (Policy::Hash, HashKey::Uri) => " of path and query".to_owned(),
+        (Policy::Hash, HashKey::Query(name)) => format!(" of the query argument {name}"),
+        (Policy::Hash, HashKey::Header(name)) => format!(" of the field {name}"),
+        (Policy::Hash, HashKey::Cookie(name)) => format!(" of the cookie {name}"),
+        _ => return name.to_owned(),
+    };
+    let bound = upstream
+        .hash_balance_factor
+        .map_or(String::new(), |percent| {
+            format!(", load up to {percent} % of a fair share")
+        });
+    format!("{name}{by}{bound}")
+}
+
+/// A server's address, its name where it has one of its own, and what part of the requests it takes.
+fn server(server: &Server) -> String {
+    let mut text = server.address.to_string();
+    if server.name != text {
+        let _ = write!(text, " ({})", server.name);
     }
+    if server.weight != 1 {
+        let _ = write!(text, ", weight {}", server.weight);
+    }
+    if server.backup {
+        text += ", backup";
+    }
+    if let Some(limit) = server.max_connections {
+        let _ = write!(text, ", at most {limit} connections");
+    }
+    text
 }
 
 fn count(shards: &Shards) -> String {

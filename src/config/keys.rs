@@ -322,7 +322,26 @@ static UPSTREAM: Section = Section {
     title: "[[upstream]]",
     keys: &[
         text("name", NAME_RULE),
-        choice("policy", &["round_robin"]),
+        choice(
+            "policy",
+            &[
+                "round_robin",
+                "least_connections",
+                "random",
+                "two_choices",
+                "ip_hash",
+                "hash",
+                "first",
+                "least_latency",
+            ],
+        ),
+        text(
+            "hash",
+            "\"path\", \"uri\", \"query:NAME\", \"header:NAME\" or \"cookie:NAME\"",
+        )
+        .default(Value::Text("path")),
+        number("ip_hash_v6_prefix", 1, 128).default(Value::Number(64)),
+        number("hash_balance_factor", 100, 10_000).or("off"),
         text(
             "host",
             "\"keep\", \"upstream\", or a fixed host with or without port",
@@ -360,6 +379,9 @@ static SERVER: Section = Section {
     keys: &[
         text("address", "\"IP:port\", \"host:port\" or \"unix:/path\""),
         text("name", NAME_RULE).default(Value::Derived("the address")),
+        number("weight", 0, 1000).default(Value::Number(1)),
+        flag("backup", false),
+        number("max_connections", 1, CONNECTIONS_MAX).or("off"),
     ],
 };
 

@@ -10,6 +10,7 @@ mod check;
 mod complaint;
 pub mod keys;
 mod listen;
+mod policy;
 mod reader;
 mod route;
 #[cfg(test)]
@@ -270,6 +271,42 @@ impl ServerAddress {
     }
 }
 
+/// How a server of an upstream is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// In turns, by weight.
+    RoundRobin,
+    /// The fewest requests in flight for its weight.
+    LeastConnections,
+    /// At random, by weight.
+    Random,
+    /// The less loaded of two drawn at random.
+    TwoChoices,
+    /// The client's own, by its address.
+    IpHash,
+    /// The request's own, by a part of it.
+    Hash,
+    /// The first that is usable, in the order of the file.
+    First,
+    /// The one expected to answer first, of two drawn at random.
+    LeastLatency,
+}
+
+/// The part of a request that [`Policy::Hash`] goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The path.
+    Path,
+    /// Path and query.
+    Uri,
+    /// The query argument of this name.
+    Query(String),
+    /// The field of this name.
+    Header(String),
+    /// The cookie of this name.
+    Cookie(String),
+}
+
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -277,6 +314,12 @@ pub struct Server {
     pub name: String,
     /// Where it is.
     pub address: ServerAddress,
+    /// Its part of the requests, 1 to 1000; 0 takes no new ones.
+    pub weight: u16,
+    /// Serves only when no other server is left.
+    pub backup: bool,
+    /// Requests that it may have in flight, over all shards; `None` is no limit.
+    pub max_connections: Option<u32>,
 }
 
 /// Keep-alive connections that a shard holds for one server.
@@ -297,6 +340,15 @@ pub struct Pool {
 pub struct Upstream {
     /// Unique.
     pub name: String,
+    /// How a server is chosen.
+    pub policy: Policy,
+    /// What [`Policy::Hash`] goes by.
+    pub hash: HashKey,
+    /// Leading bits of an IPv6 address that [`Policy::IpHash`] goes by.
+    pub ip_hash_v6_prefix: u8,
+    /// Percent of its fair share of the requests in flight that a server may have before its keys go elsewhere, from 100 on;
+    /// `None` is no bound.
+    pub hash_balance_factor: Option<u32>,
     /// Its servers; at least one.
     pub servers: Vec<Server>,
     /// The Host field it gets.

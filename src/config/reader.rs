@@ -60,6 +60,13 @@ impl<'a> Reader<'a> {
         self.given(name).is_some()
     }
 
+    /// Whether the file gives this key a good value other than its default.
+    pub(super) fn changes(&self, name: &str) -> bool {
+        let key = self.key(name);
+        let value = self.given(name).map(|given| read(key, given.get_ref()));
+        matches!(value, Some(Ok(value)) if Some(value) != key.default)
+    }
+
     /// Whether the file gives no element of this list. A list of the wrong type is complained about elsewhere.
     pub(super) fn lacks(&self, name: &str) -> bool {
         match self.given(name).map(Spanned::get_ref) {

@@ -186,7 +186,7 @@ fn mistakes_outside_lists() {
 #[test]
 fn mistakes_in_lists() {
     // Lines after a valid file of six lines, and the complaints.
-    let cases: [(&str, &[&str]); 22] = [
+    let cases: [(&str, &[&str]); 21] = [
         ("[[listen]]", &["error 7: [[listen]] needs `address`"]),
         (
             "[[listen]]\naddress = \"127.0.0.1:8080\"",
@@ -240,10 +240,6 @@ fn mistakes_in_lists() {
             ],
         ),
         ("host = \"a\\r\\nX: y\"", &["error 7: host: "]),
-        (
-            "policy = \"least_connections\"",
-            &["error 7: policy is \"least_connections\"; it takes \"round_robin\""],
-        ),
         ("resolve = \"30s\"", &["warning 7: resolve never acts"]),
         (
             "retries = 17",
@@ -267,6 +263,49 @@ fn mistakes_in_lists() {
                 "error 8: there is an upstream `app` already, see line 5",
                 "error 0: there are 2 upstreams and no [[route]]",
             ],
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_complaints(&format!("{REST}{lines}\n"), expected);
+    }
+}
+
+#[test]
+fn mistakes_in_balancing() {
+    let cases: [(&str, &[&str]); 8] = [
+        (
+            "policy = \"least_conections\"",
+            &[
+                "error 7: policy is \"least_conections\"; it takes \"round_robin\", \"least_connections\", \"random\", \"two_choices\", \"ip_hash\", \"hash\", \"first\" or \"least_latency\" (did you mean `least_connections`?)",
+            ],
+        ),
+        (
+            "policy = \"hash\"\nhash = \"heder:x\"",
+            &["error 8: hash: `heder:x` is no part of a request (did you mean `header`?)"],
+        ),
+        (
+            "policy = \"hash\"\nhash = \"cookie\"",
+            &["error 8: hash: `cookie` is no part of a request (write \"path\""],
+        ),
+        (
+            "policy = \"random\"\nhash = \"uri\"",
+            &["warning 8: hash never acts with this policy (the policy is \"random\")"],
+        ),
+        (
+            "policy = \"hash\"\nip_hash_v6_prefix = 56",
+            &["warning 8: ip_hash_v6_prefix never acts"],
+        ),
+        (
+            "hash_balance_factor = 99",
+            &["error 7: hash_balance_factor is 99; it takes 100 to 10000, or \"off\""],
+        ),
+        (
+            "[[upstream]]\nname = \"b\"\nserver = [{ address = \"127.0.0.1:1\", weight = 1001 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
+            &["error 9: weight is 1001; it takes 0 to 1000"],
+        ),
+        (
+            "[[upstream]]\nname = \"b\"\nserver = [{ address = \"127.0.0.1:1\", weight = 0 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
+            &["warning 9: every server has weight 0: all requests get 503"],
         ),
     ];
     for (lines, expected) in cases {

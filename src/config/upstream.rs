@@ -4,9 +4,11 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
-use super::{HostPolicy, Pool, Server, ServerAddress, Upstream, address, listen};
+use super::{HostPolicy, Pool, Server, ServerAddress, Upstream, address, listen, policy};
 
 const NAME_BYTES_MAX: usize = 64;
+/// A policy numbers its servers in 16 bits.
+const SERVERS_MAX: usize = 65_000;
 
 /// All upstreams, each with the place of its name. One without a good name has an empty one, and was complained about.
 pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Spanned<Upstream>> {
@@ -38,11 +40,17 @@ pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<S
 }
 
 fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
-    // The one policy so far; the reader refuses every other.
-    table.choice("policy");
     let servers = servers(table, complaints);
+    let policy = policy::policy(table);
+    policy::check(table, policy, &servers, complaints);
     let upstream = Upstream {
         name: table.parsed("name", name).unwrap_or_default(),
+        policy,
+        hash: policy::hash(table),
+        ip_hash_v6_prefix: table.number("ip_hash_v6_prefix") as u8,
+        hash_balance_factor: table
+            .number_or_word("hash_balance_factor")
+            .map(|percent| percent as u32),
         host: host(table, complaints),
         servers,
         resolve: table.duration_or_word("resolve"),
@@ -109,6 +117,10 @@ fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
             flaw.help("add server = [{ address = \"127.0.0.1:9001\" }]"),
         );
     }
+    if tables.len() > SERVERS_MAX {
+        let flaw = Flaw::new(format!("an upstream has at most {SERVERS_MAX} servers"));
+        complaints.error(&upstream.span_of("server"), flaw);
+    }
     let (mut names, mut addresses) = (Seen::new(), Seen::new());
     let mut servers = Vec::new();
     for table in &tables {
@@ -139,10 +151,15 @@ fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
 fn server(table: &Reader<'_>) -> Option<Server> {
     let address = table.parsed("address", address::server);
     let name = table.parsed("name", name);
+    let (weight, backup) = (table.number("weight") as u16, table.flag("backup"));
+    let max_connections = table.number_or_word("max_connections");
     let address = address?;
     Some(Server {
         name: name.unwrap_or_else(|| address.to_string()),
         address,
+        weight,
+        backup,
+        max_connections: max_connections.map(|count| count as u32),
     })
 }
 

@@ -14,15 +14,12 @@ use crate::net::deadline::Deadline;
 use crate::net::fence::{self, End};
 use crate::net::listener::{Listener, is_closed, is_exhaustion};
 use crate::net::socket::Socket;
-use crate::telemetry::counters::ShardCounters;
+use crate::telemetry::counters::AllCounters;
 
 /// Pause after the system ran out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Counters of all shards, to hold the limit of connections in all.
-pub type AllCounters = Arc<[Arc<ShardCounters>]>;
-
-/// Accepts connections until the listener is shut down.
+/// Accepts connections until the listener is shut down. The counters of all shards are for the limit of connections in all.
 pub async fn run(lane: Rc<Lane>, listener: Rc<Listener>, all: AllCounters) {
     loop {
         match listener.accept().await {

@@ -14,10 +14,11 @@ use super::response::{Answering, Failure, Finish};
 use super::transfer::{self, TransferError};
 use super::tunnel;
 use super::upload::UploadError;
+use crate::balance::NoServer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
-use crate::upstream::group::{Server, Tried};
+use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
 
 /// Why an attempt did not end with a whole answer.
@@ -27,6 +28,46 @@ enum Fault {
     Answer(Failure),
     /// On the side of the request's body; `begun` when the client had got a part of the answer.
     Upload { error: UploadError, begun: bool },
+}
+
+impl Fault {
+    /// How the server failed, when it was the server.
+    fn of_server(&self) -> Option<FailureKind> {
+        match self {
+            Self::Answer(Failure::Connect(kind) | Failure::Server(kind)) => Some(*kind),
+            Self::Answer(Failure::NoAnswer) => Some(FailureKind::Closed),
+            Self::Answer(Failure::Truncated { .. }) => Some(FailureKind::Truncated),
+            Self::Upload {
+                error: UploadError::ServerOverdue,
+                ..
+            } => Some(FailureKind::ResponseTimeout),
+            Self::Answer(Failure::ClientGone | Failure::ClientStalled) | Self::Upload { .. } => {
+                None
+            }
+        }
+    }
+
+    /// The timeout that was over, when it was one.
+    fn timeout(&self) -> Option<TimeoutKind> {
+        match self {
+            Self::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => {
+                Some(TimeoutKind::Connect)
+            }
+            Self::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
+                Some(TimeoutKind::ResponseHeader)
+            }
+            Self::Answer(Failure::ClientStalled)
+            | Self::Upload {
+                error: UploadError::ServerOverdue,
+                ..
+            } => Some(TimeoutKind::Write),
+            Self::Upload {
+                error: UploadError::ClientOverdue,
+                ..
+            } => Some(TimeoutKind::ClientBody),
+            Self::Answer(_) | Self::Upload { .. } => None,
+        }
+    }
 }
 
 /// What follows a failed attempt.
@@ -44,7 +85,8 @@ enum Next {
 /// What attempts have in common and add up to.
 #[derive(Debug, Default)]
 struct Course {
-    tried: Tried,
+    /// Servers that failed it, by index in the group.
+    tried: Vec<usize>,
     /// Attempts after the first.
     retries: u32,
     /// Attempts that may still follow one whose request a server may have seen.
@@ -60,12 +102,16 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         retries_left: group.retries,
         ..Course::default()
     };
-    let mut server = group.choose(&course.tried);
-    let mut answer = UNREACHABLE;
+    let mut server = group.choose(request.key, &course.tried);
+    let mut answer = None;
     let mut fresh = false;
     let after = loop {
-        let Some(index) = server else {
-            break Box::pin(own_answer(lane, client, request, answer, &course)).await;
+        let index = match server {
+            Ok(index) => index,
+            Err(why) => {
+                let answer = answer.unwrap_or_else(|| unavailable(why));
+                break Box::pin(own_answer(lane, client, request, answer, &course)).await;
+            }
         };
         let chosen = &group.servers[index];
         let fault = match attempt(lane, client, request, index, fresh, &mut course).await {
@@ -74,14 +120,14 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
             }
             Err(fault) => fault,
         };
-        count(lane, chosen, &fault);
+        count(lane, group, index, &fault, course.reused);
         match next(&fault, request, &mut course) {
             Next::SameServer => fresh = true,
             Next::OtherServer => {
-                course.tried.insert(index);
-                server = group.choose(&course.tried);
+                course.tried.push(index);
+                server = group.choose(request.key, &course.tried);
                 fresh = false;
-                answer = own(&fault);
+                answer = Some(own(&fault));
             }
             Next::Answer(answer) => {
                 break Box::pin(own_answer(lane, client, request, answer, &course)).await;
@@ -156,6 +202,7 @@ async fn attempt(
         client,
         traits: request.traits,
         group,
+        index,
         server,
         uploading: Cell::new(!request.upload.ended()),
         head_seen: Cell::new(false),
@@ -324,38 +371,17 @@ fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Cours
     }
 }
 
-/// Counts what went wrong.
-fn count(lane: &Lane, server: &Server, fault: &Fault) {
-    let failed = |kind| lane.server(server.id).failure(kind).inc();
-    let timed_out = |kind| lane.counters.timeout(kind).inc();
-    match fault {
-        Fault::Answer(Failure::Connect(kind)) => {
-            failed(*kind);
-            if *kind == FailureKind::ConnectTimeout {
-                timed_out(TimeoutKind::Connect);
-            }
+/// Counts what went wrong, and whose fault it was.
+fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
+    if let Some(kind) = fault.of_server() {
+        lane.server(group.servers[index].id).failure(kind).inc();
+        // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
+        if !(reused && matches!(fault, Fault::Answer(Failure::NoAnswer))) {
+            group.failed(index, !matches!(fault, Fault::Answer(Failure::Connect(_))));
         }
-        Fault::Answer(Failure::NoAnswer) => failed(FailureKind::Closed),
-        Fault::Answer(Failure::Server(kind)) => {
-            failed(*kind);
-            if *kind == FailureKind::ResponseTimeout {
-                timed_out(TimeoutKind::ResponseHeader);
-            }
-        }
-        Fault::Answer(Failure::Truncated { .. }) => failed(FailureKind::Truncated),
-        Fault::Answer(Failure::ClientStalled) => timed_out(TimeoutKind::Write),
-        Fault::Upload {
-            error: UploadError::ClientOverdue,
-            ..
-        } => timed_out(TimeoutKind::ClientBody),
-        Fault::Upload {
-            error: UploadError::ServerOverdue,
-            ..
-        } => {
-            failed(FailureKind::ResponseTimeout);
-            timed_out(TimeoutKind::Write);
-        }
-        Fault::Answer(Failure::ClientGone) | Fault::Upload { .. } => {}
+    }
+    if let Some(kind) = fault.timeout() {
+        lane.counters.timeout(kind).inc();
     }
 }
 
@@ -389,6 +415,18 @@ fn next(fault: &Fault, request: &Request<'_>, course: &mut Course) -> Next {
 }
 
 const UNREACHABLE: Answer = Answer::new(502, "upstream cannot be reached");
+
+/// The answer when there is no server to try.
+fn unavailable(why: NoServer) -> Answer {
+    match why {
+        NoServer::NoneHealthy => Answer::new(503, "no healthy upstream"),
+        NoServer::AllFull => Answer {
+            field: Some(("Retry-After", "1")),
+            ..Answer::new(503, "all servers are busy")
+        },
+        NoServer::AllTried => UNREACHABLE,
+    }
+}
 
 /// The answer that tells a client of a fault.
 fn own(fault: &Fault) -> Answer {

@@ -13,7 +13,7 @@ use crate::http1::head::{Limits, RequestHead, ResponseHead};
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadlines, Ticks};
 use crate::telemetry::access_log::ShardAccessLog;
-use crate::telemetry::counters::{Gauge, ServerCounters, ShardCounters};
+use crate::telemetry::counters::{AllCounters, Gauge, ServerCounters, ShardCounters};
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::upstream::group::Group;
 use crate::upstream::resolve::Places;
@@ -113,20 +113,20 @@ impl Lane {
         config: Arc<Config>,
         shard: usize,
         places: &Places,
-        counters: Arc<ShardCounters>,
+        counters: &AllCounters,
         access_log: Option<ShardAccessLog>,
         queues_sends: bool,
     ) -> Self {
         let mut first_id = 0;
         let groups = config.upstreams.iter().map(|upstream| {
-            let group = Group::new(upstream, first_id, places, shard);
+            let group = Group::new(upstream, first_id, places, shard, counters);
             first_id += upstream.servers.len();
             group
         });
         let groups = groups.collect();
         let lane = Self {
             queues_sends,
-            counters,
+            counters: Arc::clone(&counters[shard]),
             deadlines: Rc::default(),
             timeouts: Timeouts {
                 client_header: config.timeouts.client_header.into(),

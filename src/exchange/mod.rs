@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod client;
 #[cfg(debug_assertions)]
 pub mod fault;
+mod hash_key;
 pub mod lane;
 pub mod record;
 pub mod request;

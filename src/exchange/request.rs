@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::client::Client;
+use super::hash_key;
 use super::lane::Lane;
 use super::record::RequestRecord;
 use super::route;
@@ -37,6 +38,8 @@ pub struct Request<'l> {
     pub traits: Traits,
     /// The client's address, by the word of a trusted proxy or the connection's own.
     pub client: IpAddr,
+    /// What its server is chosen by, where the policy asks for it.
+    pub key: Option<u64>,
     /// For the access log, when it is on.
     pub record: Option<Box<RequestRecord>>,
     /// When its head was complete.
@@ -222,6 +225,11 @@ impl<'l> Reading<'l, '_> {
             },
         }
         .write(self.lane.disclosure, &mut outgoing);
+        let client = origin.unwrap_or(self.client.peer);
+        let key = group
+            .hash_by
+            .as_ref()
+            .and_then(|by| hash_key::of(by, client, &target, head, bytes));
         let request = Request {
             group,
             outgoing,
@@ -232,7 +240,8 @@ impl<'l> Reading<'l, '_> {
                 self.lane.config.limits.body_bytes,
             ),
             traits: self.traits(method, upgrade.is_some()),
-            client: origin.unwrap_or(self.client.peer),
+            client,
+            key,
             record: self.record(host),
             started: Instant::now(),
         };

@@ -97,7 +97,9 @@ pub struct Answering<'x> {
     pub traits: Traits,
     /// The upstream.
     pub group: &'x Group,
-    /// The server that answers.
+    /// The server that answers, by index in the group.
+    pub index: usize,
+    /// The same.
     pub server: &'x Server,
     /// The request's body is still under way.
     pub uploading: Cell<bool>,
@@ -228,6 +230,7 @@ impl Answering<'_> {
         let head_us = self.started.elapsed().as_micros() as u64;
         let counters = self.lane.server(self.server.id);
         counters.latency.record(head_us);
+        self.group.answered(self.index, head_us);
         counters.responses.count(head.status);
         let mut start = if head.status == 101 {
             self.switch(head, &bytes[..head_bytes], &bytes[head_bytes..])?

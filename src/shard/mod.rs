@@ -15,14 +15,14 @@ use std::time::Duration;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use crate::config::Config;
-use crate::downstream::accept::{self, AllCounters};
+use crate::downstream::accept;
 use crate::exchange::lane::Lane;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener};
 use crate::net::ring::Driver;
 use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::counters::ShardCounters;
+use crate::telemetry::counters::{AllCounters, ShardCounters};
 use crate::upstream::resolve::Places;
 
 /// Pause before a shard that died is started again, so that one which dies at once does not spin.
@@ -105,7 +105,7 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
         Arc::clone(&common.config),
         seat.id,
         &common.places,
-        Arc::clone(counters),
+        &common.counters,
         access_log,
         matches!(common.driver, Driver::Uring { .. }),
     ));

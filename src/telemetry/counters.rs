@@ -4,6 +4,7 @@
 //! instruction. A second writer would lose counts, not memory safety. Readers on other threads see each word at some recent
 //! value; two words read together may be from slightly different times.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::histogram::Histogram;
@@ -167,6 +168,9 @@ impl OwnAnswers {
             .zip(self.0.iter().map(Counter::get))
     }
 }
+
+/// The counters of all shards, by shard number.
+pub type AllCounters = Arc<[Arc<ShardCounters>]>;
 
 /// What one shard counts. It starts on a cache line pair of its own, for CPUs fetch lines in pairs.
 #[derive(Debug)]

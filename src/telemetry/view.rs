@@ -27,6 +27,10 @@ pub struct ServerView {
     pub name: String,
     /// Its address as configured.
     pub address: String,
+    /// Its part of the requests.
+    pub weight: u16,
+    /// It serves only when no other server is left.
+    pub backup: bool,
 }
 
 /// An upstream's names.
@@ -68,6 +72,8 @@ impl View {
                 .map(|server| ServerView {
                     name: server.name.clone(),
                     address: server.address.to_string(),
+                    weight: server.weight,
+                    backup: server.backup,
                 })
                 .collect()
         };

@@ -1,15 +1,19 @@
 //! One shard's view of an upstream: its servers, their pools, and whose turn it is.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::load::InFlight;
 use super::pool::{Connection, Pool};
 use super::resolve::Places;
-use crate::balance::round_robin::RoundRobin;
-use crate::config::{HostPolicy, Tcp, Upstream};
+use crate::balance::{self, Balancer, NoServer, Pick, Settings};
+use crate::config::{HashKey, HostPolicy, Policy, Tcp, Upstream};
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
+use crate::telemetry::counters::AllCounters;
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -44,30 +48,39 @@ pub struct Group {
     pub response_header_ticks: Ticks,
     /// Between two reads of a response body.
     pub response_body_ticks: Ticks,
-    rotation: RoundRobin,
+    /// What a request's key is made from; `None` when the policy needs none.
+    pub hash_by: Option<HashBy>,
+    balancer: Balancer,
+    load: InFlight,
+    /// The policy learns from latencies, by the time since then.
+    learning_since: Option<Instant>,
+    /// What a server is taken to have needed that could not be connected to, or did not answer.
+    failed_after: (Duration, Duration),
     tcp: Tcp,
     fast_open: bool,
 }
 
-/// Servers that a request has been tried on, by index in the group.
-#[derive(Debug, Default)]
-pub struct Tried(Vec<usize>);
-
-impl Tried {
-    /// Marks a server.
-    pub fn insert(&mut self, server: usize) {
-        self.0.push(server);
-    }
-
-    /// Whether the server is marked.
-    pub fn contains(&self, server: usize) -> bool {
-        self.0.contains(&server)
-    }
+/// What a request's key is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address.
+    Client {
+        /// Leading bits of an IPv6 address that count.
+        v6_prefix: u8,
+    },
+    /// A part of the request.
+    Part(HashKey),
 }
 
 impl Group {
     /// The upstream's view of one shard. `first_id` is the flat index of its first server.
-    pub fn new(upstream: &Upstream, first_id: usize, places: &Places, shard: usize) -> Self {
+    pub fn new(
+        upstream: &Upstream,
+        first_id: usize,
+        places: &Places,
+        shard: usize,
+        counters: &AllCounters,
+    ) -> Self {
         let servers = upstream
             .servers
             .iter()
@@ -88,7 +101,11 @@ impl Group {
             connect_ticks: upstream.connect_timeout.into(),
             response_header_ticks: upstream.response_header_timeout.into(),
             response_body_ticks: upstream.response_body_timeout.into(),
-            rotation: RoundRobin::new(upstream.servers.len(), shard),
+            hash_by: hash_by(upstream),
+            balancer: balancer(upstream, shard, counters.len()),
+            load: InFlight::new(&upstream.servers, first_id, counters),
+            learning_since: (upstream.policy == Policy::LeastLatency).then(Instant::now),
+            failed_after: (upstream.connect_timeout, upstream.response_header_timeout),
             tcp: upstream.tcp.clone(),
             fast_open: upstream.fast_open,
         }
@@ -101,10 +118,28 @@ impl Group {
             .is_some_and(|server| server.pool.closes_after_one())
     }
 
-    /// The next server that has not been tried.
+    /// The server for a request with this key, none of those `tried`.
     #[inline]
-    pub fn choose(&self, tried: &Tried) -> Option<usize> {
-        self.rotation.next(|server| !tried.contains(server))
+    pub fn choose(&self, key: Option<u64>, tried: &[usize]) -> Result<usize, NoServer> {
+        let now_us = self.learning_since.map_or(0, micros_since);
+        let pick = Pick { key, tried, now_us };
+        self.balancer.choose(&pick, &self.load)
+    }
+
+    /// Tells that a server took this long to answer.
+    #[inline]
+    pub fn answered(&self, server: usize, latency_us: u64) {
+        if let Some(start) = self.learning_since {
+            self.balancer
+                .observe(server, latency_us, micros_since(start));
+        }
+    }
+
+    /// Tells that a server failed. It must not look fast because it fails fast, so the timeout is its latency.
+    pub fn failed(&self, server: usize, connected: bool) {
+        let (connect, answer) = self.failed_after;
+        let after = if connected { answer } else { connect };
+        self.answered(server, after.as_micros() as u64);
     }
 
     /// A new connection to a server. May be dropped at any time.
@@ -119,6 +154,50 @@ impl Group {
         let socket = connect::connect(&address, &self.tcp, self.fast_open).await?;
         Ok(Connection::new(socket, now))
     }
+}
+
+fn micros_since(start: Instant) -> u64 {
+    start.elapsed().as_micros() as u64
+}
+
+fn hash_by(upstream: &Upstream) -> Option<HashBy> {
+    match upstream.policy {
+        Policy::IpHash => Some(HashBy::Client {
+            v6_prefix: upstream.ip_hash_v6_prefix,
+        }),
+        Policy::Hash => Some(HashBy::Part(upstream.hash.clone())),
+        _ => None,
+    }
+}
+
+fn balancer(upstream: &Upstream, shard: usize, shards: usize) -> Balancer {
+    let servers = upstream.servers.iter();
+    let servers: Vec<_> = servers
+        .map(|server| balance::Server {
+            name: server.name.clone(),
+            weight: server.weight,
+            backup: server.backup,
+        })
+        .collect();
+    let settings = Settings {
+        policy: match upstream.policy {
+            Policy::RoundRobin => balance::Policy::RoundRobin,
+            Policy::LeastConnections => balance::Policy::LeastConnections,
+            Policy::Random => balance::Policy::Random,
+            Policy::TwoChoices => balance::Policy::TwoChoices,
+            Policy::IpHash | Policy::Hash => balance::Policy::Hash,
+            Policy::First => balance::Policy::First,
+            Policy::LeastLatency => balance::Policy::LeastLatency,
+        },
+        bounded_load: upstream
+            .hash_balance_factor
+            .map(|percent| f64::from(percent) / 100.0),
+        shard,
+        shards,
+        // The standard library's hash seeds are what randomness it has.
+        seed: RandomState::new().hash_one(0),
+    };
+    Balancer::new(&servers, &settings)
 }
 
 impl Server {

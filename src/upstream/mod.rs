@@ -1,5 +1,6 @@
 //! The servers' side: where they are, and the connections to them.
 
 pub mod group;
+pub mod load;
 pub mod pool;
 pub mod resolve;

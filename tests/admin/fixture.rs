@@ -18,6 +18,8 @@ pub(crate) fn view() -> Arc<View> {
     let server = |name: &str, address: &str| ServerView {
         name: name.into(),
         address: address.into(),
+        weight: 3,
+        backup: false,
     };
     Arc::new(View {
         shards: (0..2).map(|_| Arc::new(ShardCounters::new(3))).collect(),

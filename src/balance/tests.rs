@@ -1,0 +1,559 @@
+//! What every policy must hold, and how each shares out requests.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALL: [Policy; 7] = [
+    Policy::RoundRobin,
+    Policy::LeastConnections,
+    Policy::Random,
+    Policy::TwoChoices,
+    Policy::Hash,
+    Policy::First,
+    Policy::LeastLatency,
+];
+
+/// Requests in flight, by server.
+#[derive(Clone, Default)]
+struct Active {
+    counts: Vec<u32>,
+    max: Option<u32>,
+}
+
+impl Active {
+    fn none(servers: usize) -> Self {
+        Self {
+            counts: vec![0; servers],
+            max: None,
+        }
+    }
+}
+
+impl Load for Active {
+    fn active(&self, server: usize) -> u32 {
+        self.counts[server]
+    }
+
+    fn total(&self) -> u32 {
+        self.counts.iter().sum()
+    }
+
+    fn full(&self, server: usize) -> bool {
+        self.max.is_some_and(|max| self.counts[server] >= max)
+    }
+}
+
+fn settings(policy: Policy) -> Settings {
+    Settings {
+        policy,
+        bounded_load: None,
+        shard: 0,
+        shards: 1,
+        seed: 7,
+    }
+}
+
+fn servers(weights: &[u16]) -> Vec<Server> {
+    let server = |(at, &weight)| Server {
+        name: format!("10.0.0.{at}:80"),
+        weight,
+        backup: false,
+    };
+    weights.iter().enumerate().map(server).collect()
+}
+
+fn balancer(policy: Policy, weights: &[u16]) -> Balancer {
+    Balancer::new(&servers(weights), &settings(policy))
+}
+
+fn keyed(key: u64) -> Pick<'static> {
+    Pick {
+        key: Some(hash::key(&key.to_le_bytes())),
+        ..Pick::default()
+    }
+}
+
+/// How often each server is chosen for so many requests with different keys.
+fn shares(balancer: &Balancer, load: &Active, requests: u64) -> Vec<u64> {
+    let mut counts = vec![0; load.counts.len()];
+    for request in 0..requests {
+        counts[balancer
+            .choose(&keyed(request), load)
+            .expect("a server is up")] += 1;
+    }
+    counts
+}
+
+fn only_up(up: &[usize]) -> impl Fn(usize) -> u16 {
+    move |server| if up.contains(&server) { FULL_SHARE } else { 0 }
+}
+
+#[test]
+fn weights_5_1_1_give_5_1_1_on_each_shard_and_in_all() {
+    const REQUESTS: u64 = 70_000;
+    for policy in [
+        Policy::RoundRobin,
+        Policy::LeastConnections,
+        Policy::Random,
+        Policy::TwoChoices,
+        Policy::Hash,
+    ] {
+        let mut all = [0; 3];
+        for shard in 0..4 {
+            let settings = Settings {
+                shard,
+                shards: 4,
+                ..settings(policy)
+            };
+            let counts = shares(
+                &Balancer::new(&servers(&[5, 1, 1]), &settings),
+                &Active::none(3),
+                REQUESTS,
+            );
+            for (server, expected) in [50_000, 10_000, 10_000].into_iter().enumerate() {
+                all[server] += counts[server];
+                assert!(
+                    counts[server].abs_diff(expected) <= REQUESTS / 100,
+                    "{policy:?} shard {shard}: {counts:?}"
+                );
+            }
+        }
+        assert!(
+            all[0].abs_diff(200_000) <= 4 * REQUESTS / 100,
+            "{policy:?} in all: {all:?}"
+        );
+    }
+}
+
+#[test]
+fn round_robin_is_exact() {
+    assert_eq!(
+        shares(
+            &balancer(Policy::RoundRobin, &[5, 1, 1]),
+            &Active::none(3),
+            70_000
+        ),
+        [50_000, 10_000, 10_000]
+    );
+}
+
+#[test]
+fn shards_start_at_different_servers() {
+    for policy in [Policy::RoundRobin, Policy::LeastConnections] {
+        let first = |shard| {
+            let settings = Settings {
+                shard,
+                shards: 4,
+                ..settings(policy)
+            };
+            Balancer::new(&servers(&[1; 4]), &settings).choose(&Pick::default(), &Active::none(4))
+        };
+        assert_eq!([0, 1, 2, 3].map(first), [0, 1, 2, 3].map(Ok), "{policy:?}");
+    }
+}
+
+#[test]
+fn least_connections_fills_up_by_weight() {
+    let balancer = balancer(Policy::LeastConnections, &[5, 1, 1]);
+    let mut load = Active {
+        counts: vec![0, 9, 0],
+        max: None,
+    };
+    for _ in 0..61 {
+        let server = balancer.choose(&Pick::default(), &load).expect("up");
+        load.counts[server] += 1;
+    }
+    assert_eq!(load.counts, [50, 10, 10]);
+}
+
+#[test]
+fn two_choices_avoids_the_loaded_server() {
+    let load = Active {
+        counts: vec![100, 0, 0, 0],
+        max: None,
+    };
+    let counts = shares(&balancer(Policy::TwoChoices, &[1; 4]), &load, 40_000);
+    assert_eq!(counts[0], 0);
+    assert!(
+        counts[1..].iter().all(|&n| n.abs_diff(13_333) < 400),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn two_choices_keeps_the_largest_load_near_the_mean() {
+    let spread = |policy| {
+        let balancer = balancer(policy, &[1; 100]);
+        let mut load = Active::none(100);
+        for _ in 0..10_000 {
+            let server = balancer.choose(&Pick::default(), &load).expect("up");
+            load.counts[server] += 1;
+        }
+        load.counts.iter().max().copied().unwrap_or(0)
+    };
+    assert!(spread(Policy::TwoChoices) <= 104);
+    assert!(spread(Policy::Random) >= 115);
+}
+
+#[test]
+fn first_fails_over_in_order_and_back() {
+    let balancer = balancer(Policy::First, &[1, 1, 1]);
+    let load = Active::none(3);
+    let choose = |tried: &[usize]| {
+        balancer.choose(
+            &Pick {
+                tried,
+                ..Pick::default()
+            },
+            &load,
+        )
+    };
+    assert_eq!(choose(&[]), Ok(0));
+    assert_eq!(choose(&[0]), Ok(1));
+    balancer.refresh(only_up(&[2]));
+    assert_eq!(choose(&[]), Ok(2));
+    balancer.refresh(|_| FULL_SHARE);
+    assert_eq!(choose(&[]), Ok(0));
+}
+
+#[test]
+fn least_latency_prefers_the_fast_and_tries_the_slow_again() {
+    let balancer = balancer(Policy::LeastLatency, &[1, 1]);
+    let load = Active::none(2);
+    let slow_share = |now_us| {
+        let slow = |_: &u32| {
+            balancer.choose(
+                &Pick {
+                    now_us,
+                    ..Pick::default()
+                },
+                &load,
+            ) == Ok(1)
+        };
+        (0..1000).filter(slow).count()
+    };
+    balancer.observe(0, 1_000, 0);
+    balancer.observe(1, 50_000, 0);
+    assert!(slow_share(0) < 100);
+    // Heard nothing of for a minute while the fast one kept answering in a millisecond.
+    balancer.observe(0, 1_000, 60_000_000);
+    assert!(slow_share(60_000_000) > 800);
+}
+
+#[test]
+fn least_latency_counts_requests_in_flight() {
+    let balancer = balancer(Policy::LeastLatency, &[1, 1]);
+    balancer.observe(0, 1_000, 0);
+    balancer.observe(1, 5_000, 0);
+    let busy = Active {
+        counts: vec![9, 0],
+        max: None,
+    };
+    let counts = shares(&balancer, &busy, 1000);
+    assert!(
+        counts[1] > 900,
+        "ten times a millisecond is longer than five: {counts:?}"
+    );
+}
+
+#[test]
+fn a_server_without_answers_yet_does_not_get_everything() {
+    let balancer = balancer(Policy::LeastLatency, &[1, 1]);
+    balancer.observe(0, 1_000, 0);
+    let mut load = Active::none(2);
+    for _ in 0..100 {
+        let server = balancer.choose(&Pick::default(), &load).expect("up");
+        load.counts[server] += 1;
+    }
+    assert!(
+        load.counts[0].abs_diff(load.counts[1]) <= 4,
+        "{:?}",
+        load.counts
+    );
+}
+
+#[test]
+fn only_the_keys_of_a_lost_server_move_and_they_come_back() {
+    const KEYS: u64 = 50_000;
+    for lost in [0, 7] {
+        let balancer = balancer(Policy::Hash, &[1; 10]);
+        let load = Active::none(10);
+        let map = || {
+            (0..KEYS)
+                .map(|k| balancer.choose(&keyed(k), &load).expect("up"))
+                .collect::<Vec<_>>()
+        };
+        let before = map();
+        balancer.refresh(|server| if server == lost { 0 } else { FULL_SHARE });
+        let during = map();
+        let moved: Vec<_> = (0..before.len())
+            .filter(|&k| before[k] != during[k])
+            .collect();
+        assert!(
+            moved.iter().all(|&k| before[k] == lost),
+            "keys of other servers stay"
+        );
+        assert!(
+            (moved.len() as u64).abs_diff(KEYS / 10) < KEYS / 100,
+            "{} of {KEYS} moved",
+            moved.len()
+        );
+        // What the lost server had is spread over the others, not handed to one.
+        for server in (0..10).filter(|&s| s != lost) {
+            let got = moved.iter().filter(|&&k| during[k] == server).count();
+            assert!(
+                got.abs_diff(moved.len() / 9) < moved.len() / 20,
+                "server {server} got {got}"
+            );
+        }
+        balancer.refresh(|_| FULL_SHARE);
+        assert_eq!(map(), before);
+    }
+}
+
+#[test]
+fn a_server_removed_from_the_configuration_moves_about_its_keys() {
+    const KEYS: u64 = 50_000;
+    let owners = |servers: Vec<Server>| {
+        let names: Vec<_> = servers.iter().map(|s| s.name.clone()).collect();
+        let balancer = Balancer::new(&servers, &settings(Policy::Hash));
+        let load = Active::none(names.len());
+        (0..KEYS)
+            .map(|k| names[balancer.choose(&keyed(k), &load).expect("up")].clone())
+            .collect::<Vec<_>>()
+    };
+    let mut fewer = servers(&[1; 10]);
+    fewer.remove(4);
+    let (before, after) = (owners(servers(&[1; 10])), owners(fewer));
+    let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count() as u64;
+    assert!(moved < KEYS * 12 / 100, "{moved} of {KEYS} moved");
+}
+
+#[test]
+fn hash_is_the_same_on_every_shard_and_with_every_seed() {
+    let load = Active::none(5);
+    let other = Settings {
+        shard: 3,
+        shards: 8,
+        seed: 99,
+        ..settings(Policy::Hash)
+    };
+    let (a, b) = (
+        balancer(Policy::Hash, &[1, 2, 3, 4, 5]),
+        Balancer::new(&servers(&[1, 2, 3, 4, 5]), &other),
+    );
+    for balancer in [&a, &b] {
+        balancer.refresh(only_up(&[0, 3, 4]));
+    }
+    assert!((0..10_000).all(|k| a.choose(&keyed(k), &load) == b.choose(&keyed(k), &load)));
+}
+
+#[test]
+fn keys_find_their_server_when_nearly_all_are_down() {
+    let balancer = balancer(Policy::Hash, &[1; 1000]);
+    let load = Active::none(1000);
+    let map = || {
+        (0..3000)
+            .map(|k| balancer.choose(&keyed(k), &load).expect("up"))
+            .collect::<Vec<_>>()
+    };
+    balancer.refresh(only_up(&[3, 500, 900]));
+    let three = map();
+    for server in [3, 500, 900] {
+        let share = three.iter().filter(|&&s| s == server).count();
+        assert!(share.abs_diff(1000) < 100, "server {server} has {share}");
+    }
+    balancer.refresh(only_up(&[3, 900]));
+    let two = map();
+    assert!(three.iter().zip(&two).all(|(a, b)| a == b || *a == 500));
+}
+
+#[test]
+fn a_key_goes_over_to_a_server_in_slow_start_once() {
+    let balancer = balancer(Policy::Hash, &[1, 1]);
+    let load = Active::none(2);
+    let mut owned_before = 0;
+    for share in [50, 250, 500, 1000] {
+        balancer.refresh(|server| if server == 1 { share } else { 1000 });
+        let owned = (0..10_000)
+            .filter(|&k| balancer.choose(&keyed(k), &load) == Ok(1))
+            .count();
+        assert!(owned > owned_before, "{share}: {owned}");
+        owned_before = owned;
+    }
+    assert!(owned_before.abs_diff(5000) < 200);
+}
+
+#[test]
+fn slow_start_scales_the_share_of_every_weighted_policy() {
+    for policy in [
+        Policy::RoundRobin,
+        Policy::LeastConnections,
+        Policy::Random,
+        Policy::TwoChoices,
+    ] {
+        let balancer = balancer(policy, &[1, 1]);
+        balancer.refresh(|server| if server == 1 { 250 } else { 1000 });
+        let counts = shares(&balancer, &Active::none(2), 10_000);
+        assert!(counts[1].abs_diff(2000) < 150, "{policy:?}: {counts:?}");
+    }
+}
+
+#[test]
+fn bounded_load_holds_for_any_keys() {
+    let settings = Settings {
+        bounded_load: Some(1.25),
+        ..settings(Policy::Hash)
+    };
+    let balancer = Balancer::new(&servers(&[2, 1, 1]), &settings);
+    let mut load = Active::none(3);
+    for _ in 0..400 {
+        let server = balancer.choose(&keyed(1), &load).expect("up");
+        load.counts[server] += 1;
+    }
+    let bounds = [250, 125, 125];
+    assert!(
+        load.counts.iter().zip(bounds).all(|(&n, bound)| n <= bound),
+        "{:?}",
+        load.counts
+    );
+    assert!(
+        load.counts.iter().zip(bounds).any(|(&n, bound)| n == bound),
+        "the key's own server is used up first"
+    );
+}
+
+#[test]
+fn backups_serve_when_no_other_is_left() {
+    for policy in ALL {
+        let mut servers = servers(&[1, 1, 1]);
+        servers[2].backup = true;
+        let balancer = Balancer::new(&servers, &settings(policy));
+        let mut load = Active::none(3);
+        assert_eq!(shares(&balancer, &load, 300)[2], 0, "{policy:?}");
+        assert_eq!(
+            balancer.choose(
+                &Pick {
+                    tried: &[1, 0],
+                    ..keyed(1)
+                },
+                &load
+            ),
+            Ok(2),
+            "{policy:?} on a retry"
+        );
+        load.max = Some(1);
+        load.counts = vec![1, 1, 0];
+        assert_eq!(
+            balancer.choose(&keyed(1), &load),
+            Err(NoServer::AllFull),
+            "{policy:?} when the others are full"
+        );
+        balancer.refresh(only_up(&[2]));
+        assert_eq!(
+            balancer.choose(&keyed(1), &load),
+            Ok(2),
+            "{policy:?} when the others are down"
+        );
+    }
+}
+
+#[test]
+fn the_reason_for_no_server_is_told() {
+    for policy in ALL {
+        let balancer = balancer(policy, &[1, 1, 0]);
+        let full = Active {
+            counts: vec![1; 3],
+            max: Some(1),
+        };
+        let choose =
+            |tried: &[usize], load: &Active| balancer.choose(&Pick { tried, ..keyed(3) }, load);
+        assert_eq!(
+            choose(&[0, 1], &Active::none(3)),
+            Err(NoServer::AllTried),
+            "{policy:?}"
+        );
+        assert_eq!(choose(&[0], &full), Err(NoServer::AllFull), "{policy:?}");
+        balancer.refresh(only_up(&[2]));
+        assert_eq!(
+            choose(&[], &Active::none(3)),
+            Err(NoServer::NoneHealthy),
+            "{policy:?}"
+        );
+    }
+}
+
+#[test]
+fn a_request_without_a_key_is_spread_by_hash() {
+    let balancer = balancer(Policy::Hash, &[1, 1]);
+    let load = Active::none(2);
+    let first = (0..1000)
+        .filter(|_| balancer.choose(&Pick::default(), &load) == Ok(0))
+        .count();
+    assert!((400..600).contains(&first), "{first}");
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    prop::sample::select(&ALL[..])
+}
+
+fn any_share() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => Just(FULL_SHARE), 1 => 1..=FULL_SHARE, 3 => Just(0)]
+}
+
+/// One server: weight, backup, shares over time, whether this request tried it, whether it is full.
+type AnyServer = (u16, bool, Vec<u16>, bool, bool);
+
+fn any_server() -> impl Strategy<Value = AnyServer> {
+    let weight = prop_oneof![Just(0), Just(1), 0..=1000_u16];
+    let shares = prop::collection::vec(any_share(), 3);
+    (
+        weight,
+        prop::bool::weighted(0.2),
+        shares,
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.2),
+    )
+}
+
+/// Whether the server could take new requests.
+fn up(server: &AnyServer, round: usize) -> bool {
+    server.2[round] > 0 && server.0 > 0
+}
+
+proptest! {
+    #[test]
+    fn a_chosen_server_may_be_chosen_and_none_means_none(
+        policy in any_policy(),
+        config in prop::collection::vec(any_server(), 1..40),
+        bounded_load in prop::option::of(1.0..3.0_f64),
+        keys in prop::collection::vec(prop::option::of(any::<u64>()), 1..20),
+    ) {
+        let list = config.iter().enumerate();
+        let servers: Vec<_> = list.map(|(at, s)| Server { name: at.to_string(), weight: s.0, backup: s.1 }).collect();
+        let balancer = Balancer::new(&servers, &Settings { bounded_load, ..settings(policy) });
+        let tried: Vec<_> = (0..config.len()).filter(|&at| config[at].3).collect();
+        let load = Active { counts: config.iter().map(|s| u32::from(s.4)).collect(), max: Some(1) };
+        for round in 0..3 {
+            balancer.refresh(|server| config[server].2[round]);
+            let takes = |s: &AnyServer| up(s, round) && !s.3 && !s.4;
+            let primary_left = config.iter().any(|s| !s.1 && up(s, round) && !s.3);
+            for &key in &keys {
+                let pick = Pick { key, tried: &tried, now_us: 0 };
+                match balancer.choose(&pick, &load) {
+                    Ok(at) => {
+                        prop_assert!(takes(&config[at]));
+                        prop_assert!(!(config[at].1 && primary_left), "a backup in place of a primary");
+                    }
+                    Err(NoServer::AllFull) => {
+                        prop_assert!(config.iter().any(|s| up(s, round) && !s.3 && s.4));
+                        prop_assert!(!config.iter().any(|s| takes(s) && !s.1));
+                    }
+                    Err(NoServer::AllTried) => prop_assert!(!config.iter().any(takes)),
+                    Err(NoServer::NoneHealthy) => prop_assert!(!config.iter().any(|s| up(s, round))),
+                }
+            }
+        }
+    }
+}
