@@ -466,7 +466,7 @@ async fn own_answer(
 ) -> After {
     let traits = request.traits;
     let form = Form {
-        json: traits.json,
+        json: request.wants_json(),
         to_head: traits.to_head,
         persistent: traits.persistent && request.upload.ended() && !lane.deadlines.draining(),
         minor: traits.minor,

@@ -18,7 +18,7 @@ use crate::http1::client::forwarded_address;
 use crate::http1::field::{Name, Span, list};
 use crate::http1::forward::{Origin, Request as Forward};
 use crate::http1::framing::{self, Framing, Options};
-use crate::http1::head::{Progress, RequestHead};
+use crate::http1::head::{Limits, Progress, RequestHead};
 use crate::http1::refusal::Refusal;
 use crate::http1::target::{Target, host_of, is_authority};
 use crate::upstream::group::{Group, Server};
@@ -62,8 +62,6 @@ pub struct Traits {
     pub expects_continue: bool,
     /// The client offers to change the protocol.
     pub upgrade: bool,
-    /// Answers of ours are JSON.
-    pub json: bool,
 }
 
 /// A request that gets an answer of our own, after which the connection closes unless it is whole.
@@ -263,7 +261,6 @@ impl<'l> Reading<'l, '_> {
                 .iter()
                 .any(|field| field.kind == Name::Expect),
             upgrade,
-            json: prefers_json(&self.head.fields, self.bytes),
         }
     }
 
@@ -384,6 +381,19 @@ const METHOD_NOT_ALLOWED: Answer = Answer {
 pub const TOO_LARGE: Answer = Answer::new(413, Refusal::BodyTooLarge.as_str());
 
 impl Request<'_> {
+    /// Whether an answer of ours is JSON: read again from the message for the upstream, which only a rare request has to pay for.
+    pub fn wants_json(&self) -> bool {
+        const ANY: Limits = Limits {
+            head_bytes: usize::MAX,
+            fields: usize::MAX,
+            target_bytes: usize::MAX,
+        };
+        let mut head = RequestHead::default();
+        // When the message is lost to a stalled server there are no fields, and JSON it is.
+        let _ = head.parse(&self.outgoing, &ANY);
+        prefers_json(&head.fields, &self.outgoing)
+    }
+
     /// Puts the chosen server's own name into the Host field, where the configuration wants it there.
     pub fn set_host(&mut self, server: &Server) {
         if self.group.host == HostPolicy::Upstream {

@@ -1,5 +1,7 @@
 //! Answers of our own: what a client gets when no upstream's response can be passed on.
 
+use std::cmp::Ordering;
+
 use http::StatusCode;
 
 use super::class::trim;
@@ -77,36 +79,66 @@ pub struct Form {
     pub minor: u8,
 }
 
-/// Whether a client is better served with JSON than with text (RFC 9110 section 12.5.1): by the weights it gives to JSON and to plain
-/// text, of equal ones the first. Without either, text is for clients that list other text.
+/// Whether a client is better served with JSON than with text, by its Accept fields (RFC 9110 section 12.5.1). JSON is for clients that
+/// have no wish; text for those that wish for neither, and of equal wishes the one that stands first.
 pub fn prefers_json(fields: &[Field], bytes: &[u8]) -> bool {
     let accepts = fields.iter().filter(|field| field.kind == Name::Accept);
-    let (mut json, mut plain, mut other_text) = (0, 0, false);
-    for range in accepts.flat_map(|field| list(field.value.of(bytes))) {
-        let kind = trim(range.split(|&b| b == b';').next().unwrap_or_default());
-        if kind.ends_with(b"json") {
-            json = weight(range).max(json);
-        } else if kind.eq_ignore_ascii_case(b"text/plain") || kind == b"text/*" {
-            // Half a step above what follows it, half a step below what came before.
-            plain = (weight(range) * 2 + u32::from(json == 0)).max(plain);
-        } else {
-            other_text |= kind.starts_with(b"text/");
-        }
+    let ranges = accepts.flat_map(|field| list(field.value.of(bytes)));
+    let (mut json, mut text) = (Wish::default(), Wish::default());
+    let (mut none, mut other_text) = (true, false);
+    for (place, range) in ranges.enumerate() {
+        let mut parts = range.split(|&b| b == b';').map(trim);
+        let kind = parts.next().unwrap_or_default();
+        let weight = weight(parts);
+        json.consider(kind, b"application/json", b"application/*", weight, place);
+        text.consider(kind, b"text/plain", b"text/*", weight, place);
+        other_text |= kind.len() > 5 && kind[..5].eq_ignore_ascii_case(b"text/");
+        none = false;
     }
-    if json == 0 && plain <= 1 {
-        !other_text
-    } else {
-        json * 2 + 1 > plain && json > 0
+    match json.weight.cmp(&text.weight) {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        Ordering::Equal if json.place == text.place => none || json.weight > 0 && !other_text,
+        Ordering::Equal => json.place < text.place,
     }
 }
 
-/// The `q` of a range in thousandths; 1000 where it has none.
-fn weight(range: &[u8]) -> u32 {
-    let mut parameters = range.split(|&b| b == b';').skip(1).map(trim);
-    let text = parameters.find_map(|parameter| parameter.strip_prefix(b"q="));
-    let number = text.map_or(Some(1.0), |text| {
-        std::str::from_utf8(text).ok()?.parse::<f32>().ok()
-    });
+/// How much a media type is wished for: what the most specific range says that covers it.
+#[derive(Default)]
+struct Wish {
+    specificity: u8,
+    /// Thousandths; 0 is not acceptable.
+    weight: u32,
+    /// Where in the list it stands.
+    place: usize,
+}
+
+impl Wish {
+    fn consider(&mut self, kind: &[u8], exact: &[u8], family: &[u8], weight: u32, place: usize) {
+        let specificity = match kind {
+            _ if kind.eq_ignore_ascii_case(exact) => 3,
+            _ if kind.eq_ignore_ascii_case(family) => 2,
+            b"*/*" => 1,
+            _ => 0,
+        };
+        if specificity > self.specificity {
+            *self = Self {
+                specificity,
+                weight,
+                place,
+            };
+        }
+    }
+}
+
+/// The `q` of a range in thousandths; 1000 where it has none, 0 where it is no number.
+fn weight<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> u32 {
+    let Some(text) = parameters.find_map(|parameter| parameter.strip_prefix(b"q=")) else {
+        return 1000;
+    };
+    let number = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<f32>().ok());
     number.map_or(0, |number| (number.clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
@@ -168,8 +200,13 @@ mod tests {
                 true,
             ),
             ("Accept: application/json;q=0, text/html\r\n", false),
-            ("Accept: application/problem+json, text/plain\r\n", true),
-            ("Accept: image/png\r\n", true),
+            ("Accept: application/problem+json, text/plain\r\n", false),
+            ("Accept: APPLICATION/JSON;charset=utf-8\r\n", true),
+            ("Accept: application/*\r\n", true),
+            ("Accept: application/jsonx\r\n", false),
+            ("Accept: application/json;q=0\r\n", false),
+            ("Accept: text/*, */*\r\n", false),
+            ("Accept: image/png\r\n", false),
         ];
         for (fields, json) in cases {
             let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n").into_bytes();

@@ -73,10 +73,17 @@ fn address(text: &[u8]) -> Option<IpAddr> {
         let (inside, after) = rest.split_once(']')?;
         let port = after.strip_prefix(':');
         let well_formed = after.is_empty() || port.is_some_and(is_port);
-        return inside.parse::<Ipv6Addr>().ok().filter(|_| well_formed).map(IpAddr::V6);
+        return inside
+            .parse::<Ipv6Addr>()
+            .ok()
+            .filter(|_| well_formed)
+            .map(IpAddr::V6);
     }
     let (host, port) = text.rsplit_once(':')?;
-    host.parse::<Ipv4Addr>().ok().filter(|_| is_port(port)).map(IpAddr::V4)
+    host.parse::<Ipv4Addr>()
+        .ok()
+        .filter(|_| is_port(port))
+        .map(IpAddr::V4)
 }
 
 fn is_port(text: &str) -> bool {

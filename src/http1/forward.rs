@@ -284,7 +284,8 @@ impl Response<'_> {
             write_field(b"X-Served-By", server.as_bytes(), out);
         }
         // Whoever sends Upgrade names it in Connection (RFC 9110 section 7.8).
-        let upgrade = head.status == 426 && head.fields.iter().any(|field| field.kind == Name::Upgrade);
+        let upgrade =
+            head.status == 426 && head.fields.iter().any(|field| field.kind == Name::Upgrade);
         out.extend_from_slice(match (self.persistence, upgrade) {
             (Persistence::Implied, false) => b"\r\n",
             (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n\r\n",
