@@ -116,7 +116,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         let chosen = &group.servers[index];
         let fault = match attempt(lane, client, request, index, fresh, &mut course).await {
             Ok((finish, connection)) => {
-                break finished(lane, request, chosen, &finish, connection, &course);
+                break finished(lane, client, request, chosen, &finish, connection, &course);
             }
             Err(fault) => fault,
         };
@@ -327,6 +327,7 @@ async fn both(
 /// After a whole answer: what becomes of both connections.
 fn finished(
     lane: &Lane,
+    client: &Client,
     request: &Request<'_>,
     server: &Server,
     finish: &Finish,
@@ -346,9 +347,12 @@ fn finished(
         ..Outcome::default()
     };
     log(lane, request, &outcome, course);
+    // A client that asked for the close and has sent all it had sends no more: there is nothing to wait for.
+    let done = whole && !request.traits.persistent && client.pending.borrow().is_empty();
     match (finish.tunnel.is_some(), whole, finish.persistent) {
         (true, ..) => After::Close,
         (false, true, true) => After::KeepAlive,
+        _ if done => After::Close,
         _ => After::Linger,
     }
 }
