@@ -58,6 +58,7 @@ fn balancer(policy: Policy, servers: usize, weight: impl Fn(usize) -> u16) -> Ba
     let settings = Settings {
         policy,
         bounded_load: None,
+        try_all: false,
         shard: 0,
         shards: 1,
         seed: 1,

@@ -27,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod downstream;
 pub mod exchange;
+pub mod health;
 pub mod http1;
 pub mod net;
 pub mod origin;

@@ -1,5 +1,7 @@
 //! The running proxy: starts shards and the status listener, and ends them when a signal asks for it.
 
+mod health;
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::health::Health;
 use crate::admin::Admin;
 use crate::config::{Config, Shards};
 use crate::net::listener;
@@ -51,6 +54,7 @@ pub struct Server {
     view: Arc<View>,
     listening: Vec<SocketAddr>,
     admin: Option<Admin>,
+    health: Option<Health>,
     events: Receiver<Event>,
     shards: usize,
 }
@@ -77,6 +81,8 @@ impl Server {
         let (addresses, mut listeners) = listen(&config, seats.len())?;
         let places = resolve::start(&config)
             .map_err(|error| failed("the resolver cannot be started", error))?;
+        let mut health = health::start(&config, &places, seats.len())
+            .map_err(|error| failed("the health monitor cannot be started", error))?;
         let access_log = config
             .access_log
             .as_ref()
@@ -95,7 +101,10 @@ impl Server {
         let admin = config
             .admin
             .as_ref()
-            .map(|admin| Admin::start(admin, Arc::clone(&view)))
+            .map(|admin| {
+                let overview = health.as_ref().map(|health| Arc::clone(&health.overview));
+                Admin::start(admin, Arc::clone(&view), overview)
+            })
             .transpose();
         let admin = admin.map_err(|error| failed("the status listener cannot be opened", error))?;
         let config = Arc::new(config);
@@ -108,6 +117,9 @@ impl Server {
             driver,
             places,
             counters,
+            health: health
+                .as_mut()
+                .map_or_else(Vec::new, |health| std::mem::take(&mut health.sources)),
             access_log,
             draining: AtomicBool::new(false),
             listen: listen_again,
@@ -128,6 +140,7 @@ impl Server {
             view,
             listening: addresses,
             admin,
+            health,
             events: received,
             shards: seats.len(),
         };
@@ -206,8 +219,13 @@ impl Server {
 
     /// Writes what the access log still holds.
     fn end(self) -> ExitCode {
-        let Self { common, admin, .. } = self;
-        drop(admin);
+        let Self {
+            common,
+            admin,
+            health,
+            ..
+        } = self;
+        drop((admin, health));
         // Shards that still run keep it; their last lines are lost, as is what they serve.
         if let Some(log) = Arc::into_inner(common).and_then(|common| common.access_log) {
             log.close(LOG_PATIENCE);

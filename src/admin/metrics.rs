@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::health::State;
+use crate::health::overview::Overview;
 use crate::telemetry::counters::{
     FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, TimeoutKind,
 };
@@ -141,12 +143,15 @@ const SERVER_GAUGES: [Row<ServerCounters>; 2] = [
 ];
 
 /// The present state as Prometheus text.
-pub(super) fn render(view: &View) -> String {
+pub(super) fn render(view: &View, overview: Option<&Overview>) -> String {
     let mut text = Text::default();
     program(&mut text, view);
     process(&mut text, view);
     shards(&mut text, view);
     servers(&mut text, view);
+    if let Some(overview) = overview {
+        health(&mut text, view, overview);
+    }
     text.finish()
 }
 
@@ -373,4 +378,53 @@ fn server_latencies(text: &mut Text, view: &View) {
             &snapshot,
         );
     }
+}
+
+/// Of the servers that somebody checks.
+fn health(text: &mut Text, view: &View, overview: &Overview) {
+    let checked: Vec<_> = view
+        .servers()
+        .filter_map(|(index, upstream, server)| {
+            Some((
+                index,
+                overview.entry(index)?,
+                &*upstream.name,
+                &*server.name,
+            ))
+        })
+        .collect();
+    let mut up = text.gauge("ringlane_upstream_up", "1 while the server is healthy.");
+    for (_, entry, upstream, server) in &checked {
+        let labels = [("upstream", *upstream), ("server", *server)];
+        up.sample(&labels, u8::from(entry.state == State::Up));
+    }
+    let mut changes = text.counter(
+        "ringlane_upstream_state_changes_total",
+        "Changes of the server's health, by the state it came into.",
+    );
+    for (index, _, upstream, server) in &checked {
+        for state in State::ALL {
+            let labels = [
+                ("upstream", *upstream),
+                ("server", *server),
+                ("state", state.as_str()),
+            ];
+            changes.sample(&labels, overview.history.count(*index, state));
+        }
+    }
+    let mut took = text.gauge(
+        "ringlane_upstream_probe_seconds",
+        "Time that the last probe took.",
+    );
+    for (_, entry, upstream, server) in &checked {
+        if let Some(probe) = entry.last_probe {
+            let labels = [("upstream", *upstream), ("server", *server)];
+            took.sample(&labels, f64::from(probe.took_us) / 1e6);
+        }
+    }
+    text.gauge(
+        "ringlane_health_age_seconds",
+        "Time since the health monitor last showed that it lives.",
+    )
+    .maybe(overview.age_ms().map(|age_ms| age_ms as f64 / 1e3));
 }

@@ -3,6 +3,7 @@
 //! It has threads and blocking sockets of its own, so that it answers while every shard is busy, and it only reads. What
 //! it shows needs no secret, but is not for strangers: it listens on loopback unless told otherwise.
 
+mod health;
 mod http;
 mod listener;
 mod metrics;
@@ -18,6 +19,7 @@ use self::http::{Answer, Request};
 use self::listener::{Limits, Listener};
 use self::sampler::Sampler;
 use crate::config;
+use crate::health::overview::Overview;
 use crate::telemetry::prometheus;
 use crate::telemetry::view::View;
 
@@ -36,10 +38,14 @@ pub struct Admin {
 
 impl Admin {
     /// Binds the address and starts to answer. The error names the address.
-    pub fn start(config: &config::Admin, view: Arc<View>) -> io::Result<Self> {
+    pub fn start(
+        config: &config::Admin,
+        view: Arc<View>,
+        health: Option<Arc<Overview>>,
+    ) -> io::Result<Self> {
         let sampler = Arc::new(Sampler::new(view));
         let thread = sampler::Thread::start(Arc::clone(&sampler))?;
-        let handler = move |request: &Request| answer(request, &sampler);
+        let handler = move |request: &Request| answer(request, &sampler, health.as_deref());
         let listener = Listener::start(config.address, Limits::default(), handler)?;
         Ok(Self {
             listener,
@@ -53,22 +59,22 @@ impl Admin {
     }
 }
 
-fn answer(request: &Request, sampler: &Sampler) -> Answer {
-    let page: fn(&Sampler) -> Answer = match request.path.as_str() {
-        "/" => |_| Answer::text(200, INDEX),
-        "/lb/status" => |sampler| Answer::json(&status::Status::new(sampler)),
-        "/metrics" => |sampler| {
+fn answer(request: &Request, sampler: &Sampler, overview: Option<&Overview>) -> Answer {
+    let page: fn(&Sampler, Option<&Overview>) -> Answer = match request.path.as_str() {
+        "/" => |_, _| Answer::text(200, INDEX),
+        "/lb/status" => |sampler, overview| Answer::json(&status::Status::new(sampler, overview)),
+        "/metrics" => |sampler, overview| {
             Answer::new(
                 200,
                 prometheus::CONTENT_TYPE,
-                metrics::render(sampler.view()),
+                metrics::render(sampler.view(), overview),
             )
         },
-        "/healthz" => |sampler| health(sampler.view()),
+        "/healthz" => |sampler, _| health(sampler.view()),
         _ => return Answer::text(404, "not found; / lists what is here\n"),
     };
     if matches!(request.method.as_str(), "GET" | "HEAD") {
-        page(sampler)
+        page(sampler, overview)
     } else {
         Answer::not_allowed()
     }

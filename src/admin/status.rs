@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
+use super::health::{Health, ServerHealth};
 use super::sampler::{Activity, Sampler};
+use crate::health::overview::Overview;
 use crate::telemetry::counters::{
     Counter, FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, TimeoutKind,
 };
@@ -32,11 +34,13 @@ pub(super) struct Status<'a> {
     shard_restarts: u64,
     totals: ShardFigures,
     shards: Vec<Shard>,
+    /// Null when nobody checks the servers' health.
+    health: Option<Health<'a>>,
     upstreams: Vec<Upstream<'a>>,
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn new(sampler: &'a Sampler) -> Self {
+    pub(super) fn new(sampler: &'a Sampler, overview: Option<&Overview>) -> Self {
         let view = sampler.view();
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -50,7 +54,8 @@ impl<'a> Status<'a> {
             shard_restarts: view.shard_restarts(),
             totals: ShardFigures::new(&view.shards),
             shards: shards(sampler),
-            upstreams: upstreams(sampler),
+            health: overview.map(|overview| Health::new(view, overview)),
+            upstreams: upstreams(sampler, overview),
         }
     }
 }
@@ -270,13 +275,13 @@ struct Upstream<'a> {
     servers: Vec<Server<'a>>,
 }
 
-fn upstreams(sampler: &Sampler) -> Vec<Upstream<'_>> {
+fn upstreams<'a>(sampler: &'a Sampler, overview: Option<&Overview>) -> Vec<Upstream<'a>> {
     let mut indexes = 0..;
     let upstreams = sampler.view().upstreams.iter();
     let upstreams = upstreams.map(|upstream| {
         let servers = upstream.servers.iter().zip(indexes.by_ref());
         let servers = servers
-            .map(|(server, index)| Server::new(sampler, server, index))
+            .map(|(server, index)| Server::new(sampler, overview, server, index))
             .collect();
         Upstream {
             name: &upstream.name,
@@ -292,8 +297,8 @@ struct Server<'a> {
     address: &'a str,
     weight: u16,
     backup: bool,
-    /// Nobody checks its health, so it is tried for every request in its turn.
-    state: &'static str,
+    #[serde(flatten)]
+    health: ServerHealth,
     active: u64,
     idle: u64,
     requests: u64,
@@ -309,7 +314,12 @@ struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    fn new(sampler: &'a Sampler, server: &'a ServerView, index: usize) -> Self {
+    fn new(
+        sampler: &'a Sampler,
+        overview: Option<&Overview>,
+        server: &'a ServerView,
+        index: usize,
+    ) -> Self {
         let counters = || sampler.view().server_counters(index);
         let sum = |value: fn(&ServerCounters) -> u64| counters().map(value).sum();
         Self {
@@ -317,7 +327,7 @@ impl<'a> Server<'a> {
             address: &server.address,
             weight: server.weight,
             backup: server.backup,
-            state: "unchecked",
+            health: ServerHealth::new(overview, index),
             active: sum(|server| server.active.get()),
             idle: sum(|server| server.idle.get()),
             requests: sum(|server| server.requests.get()),

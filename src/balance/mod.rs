@@ -62,6 +62,8 @@ pub struct Settings {
     pub policy: Policy,
     /// For [`Policy::Hash`]: how far above its fair share a server's load may be, as a factor of at least 1; `None` is no bound.
     pub bounded_load: Option<f64>,
+    /// When no server is healthy, choose as if all were, instead of none.
+    pub try_all: bool,
     /// This shard, from 0.
     pub shard: usize,
     /// How many shards there are. Their rotations start at different servers.
@@ -156,6 +158,7 @@ impl Loaded {
 #[derive(Debug)]
 pub struct Balancer {
     weights: Vec<u16>,
+    try_all: bool,
     inner: RefCell<Inner>,
 }
 
@@ -182,6 +185,7 @@ impl Balancer {
                 backup: Tier::new(servers, backup, settings),
             }),
             weights: servers.iter().map(|server| server.weight).collect(),
+            try_all: settings.try_all,
         };
         balancer.refresh(|_| FULL_SHARE);
         balancer
@@ -190,12 +194,19 @@ impl Balancer {
     /// Takes over what part of its weight each server takes now, in thousandths: [`FULL_SHARE`] when it is healthy, 0 when it is
     /// not, something between while it warms up. Costs about as much as a thousand choices for a thousand servers.
     pub fn refresh(&self, share: impl Fn(usize) -> u16) {
-        let candidate = |server: usize| {
-            Candidate::new(server, self.weights[server], share(server).min(FULL_SHARE))
-        };
+        let healthy = self.take_shares(|server| share(server).min(FULL_SHARE));
+        if healthy == 0 && self.try_all {
+            self.take_shares(|_| FULL_SHARE);
+        }
+    }
+
+    /// Gives how many servers may be chosen.
+    fn take_shares(&self, share: impl Fn(usize) -> u16) -> usize {
+        let candidate = |server: usize| Candidate::new(server, self.weights[server], share(server));
         let inner = &mut *self.inner.borrow_mut();
         inner.primary.refresh(candidate);
         inner.backup.refresh(candidate);
+        inner.primary.live() + inner.backup.live()
     }
 
     /// The server for a request. Backups serve when no other server is healthy, or when those that are already failed this

@@ -48,6 +48,7 @@ fn settings(policy: Policy) -> Settings {
     Settings {
         policy,
         bounded_load: None,
+        try_all: false,
         shard: 0,
         shards: 1,
         seed: 7,
@@ -481,6 +482,23 @@ fn the_reason_for_no_server_is_told() {
             Err(NoServer::NoneHealthy),
             "{policy:?}"
         );
+    }
+}
+
+#[test]
+fn try_all_uses_the_unhealthy_while_none_is_healthy() {
+    for policy in ALL {
+        let settings = Settings {
+            try_all: true,
+            ..settings(policy)
+        };
+        let balancer = Balancer::new(&servers(&[1, 1, 0]), &settings);
+        let load = Active::none(3);
+        balancer.refresh(|_| 0);
+        let counts = shares(&balancer, &load, 100);
+        assert_eq!((counts[0] + counts[1], counts[2]), (100, 0), "{policy:?}");
+        balancer.refresh(only_up(&[1]));
+        assert_eq!(shares(&balancer, &load, 100), [0, 100, 0], "{policy:?}");
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::{self, Formatter, Write as _};
 
 use crate::config::{
-    AccessLog, Admin, Config, HashKey, HostPolicy, IoMode, Listen, Policy, Route, Server, Shards,
-    Size, Span, Tcp, Upstream,
+    AccessLog, Admin, Check, CheckKind, Config, HashKey, HostPolicy, IoMode, Listen, Passive,
+    Policy, Route, Server, Shards, Size, Span, Tcp, Upstream,
 };
 use crate::server;
 
@@ -141,6 +141,12 @@ fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
         "  retries",
         &format!("on up to {} further servers", upstream.retries),
     )?;
+    row(f, "  health", &or_off(upstream.health.as_ref().map(health)))?;
+    row(
+        f,
+        "  passive",
+        &or_off(upstream.passive.as_ref().map(passive)),
+    )?;
     row(f, "  host", &host(upstream))?;
     row(f, "  timeouts", &upstream_timeouts(upstream))?;
     row(f, "  pool", &pool(upstream))?;
@@ -181,6 +187,35 @@ fn policy(upstream: &Upstream) -> String {
             format!(", load up to {percent} % of a fair share")
         });
     format!("{name}{by}{bound}")
+}
+
+fn health(check: &Check) -> String {
+    let what = match &check.kind {
+        CheckKind::Tcp => "a connection".to_owned(),
+        CheckKind::Http(http) => format!("{} {}", http.method, http.path),
+    };
+    let Check {
+        rise,
+        fall,
+        interval,
+        timeout,
+        ..
+    } = check;
+    let (interval, timeout) = (Span(*interval), Span(*timeout));
+    let port = check
+        .port
+        .map_or(String::new(), |port| format!(" on port {port}"));
+    format!("{what}{port} every {interval} within {timeout}; up after {rise}, down after {fall}")
+}
+
+fn passive(passive: &Passive) -> String {
+    format!(
+        "{} failures within {} eject a server for {} or longer, up to {} % of them",
+        passive.fall,
+        Span(passive.window),
+        Span(passive.eject),
+        passive.max_ejected_percent
+    )
 }
 
 /// A server's address, its name where it has one of its own, and what part of the requests it takes.

@@ -199,6 +199,7 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+const TENTH_SECOND: Duration = Duration::from_millis(100);
 const SECOND: Duration = seconds(1);
 const HOUR: Duration = seconds(60 * 60);
 const DAY: Duration = seconds(24 * 60 * 60);
@@ -342,6 +343,7 @@ static UPSTREAM: Section = Section {
         .default(Value::Text("path")),
         number("ip_hash_v6_prefix", 1, 128).default(Value::Number(64)),
         number("hash_balance_factor", 100, 10_000).or("off"),
+        choice("when_none_healthy", &["fail", "try_all"]),
         text(
             "host",
             "\"keep\", \"upstream\", or a fixed host with or without port",
@@ -358,6 +360,8 @@ static UPSTREAM: Section = Section {
         SEND_BUFFER,
         CONGESTION,
         Key::new("pool", Kind::Table(&POOL)),
+        Key::new("health", Kind::Table(&HEALTH)),
+        Key::new("passive", Kind::Table(&PASSIVE)),
         Key::new("server", Kind::Tables(&SERVER)),
     ],
 };
@@ -371,6 +375,42 @@ static POOL: Section = Section {
             .or("off")
             .default(Value::Duration(HOUR)),
         number("max_requests", 1, REQUESTS_MAX).or("off"),
+    ],
+};
+
+static HEALTH: Section = Section {
+    title: "[upstream.health]",
+    keys: &[
+        choice("type", &["http", "tcp"]),
+        duration("interval", TENTH_SECOND, HOUR).default(Value::Duration(seconds(5))),
+        duration("fast_interval", MILLISECOND, HOUR).default(Value::Duration(SECOND)),
+        duration("timeout", MILLISECOND, HOUR).default(Value::Duration(seconds(3))),
+        number("rise", 1, 1000).default(Value::Number(2)),
+        number("fall", 1, 1000).default(Value::Number(3)),
+        text("path", "a path, with a query if need be").default(Value::Text("/health")),
+        text("method", "a method").default(Value::Text("GET")),
+        text("host", "a host with or without port").default(Value::Derived("the server's address")),
+        Key::new(
+            "headers",
+            Kind::Texts("a list of fields such as \"X-Probe: yes\""),
+        )
+        .default(Value::Nothing),
+        text("expect", STATUSES_RULE).default(Value::Text("2xx,3xx")),
+        text("body", "a text").or("off"),
+        size("body_limit", 1, MIB).default(Value::Size(64 * KIB)),
+        number("port", 1, 65535).or("same"),
+    ],
+};
+
+static PASSIVE: Section = Section {
+    title: "[upstream.passive]",
+    keys: &[
+        number("fall", 1, 10_000).default(Value::Number(5)),
+        timeout("window", seconds(10)),
+        timeout("eject", seconds(10)),
+        timeout("eject_max", seconds(300)),
+        number("max_ejected", 1, 100).default(Value::Number(50)),
+        text("statuses", STATUSES_RULE).or("off"),
     ],
 };
 
@@ -395,6 +435,7 @@ static ROUTE: Section = Section {
     ],
 };
 
+const STATUSES_RULE: &str = "codes, classes and ranges such as \"200,3xx,401-403\"";
 const NAME_RULE: &str = "1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"";
 
 // Socket options that listeners and upstreams share. "off" leaves the kernel's own value.

@@ -8,11 +8,13 @@
 mod address;
 mod check;
 mod complaint;
+mod health;
 pub mod keys;
 mod listen;
 mod policy;
 mod reader;
 mod route;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -27,6 +29,8 @@ use ipnet::IpNet;
 
 pub use check::Reading;
 pub use complaint::{Complaint, Place, Severity};
+pub use health::{Check, CheckKind, HttpCheck, Passive};
+pub use statuses::Statuses;
 pub use units::{Size, Span};
 
 /// Everything that one Ringlane process runs from.
@@ -271,6 +275,15 @@ impl ServerAddress {
     }
 }
 
+/// What happens to a request when no server is healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenNoneHealthy {
+    /// It gets 503.
+    Fail,
+    /// Servers are chosen as if all were healthy.
+    TryAll,
+}
+
 /// How a server of an upstream is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -286,7 +299,7 @@ pub enum Policy {
     IpHash,
     /// The request's own, by a part of it.
     Hash,
-    /// The first that is usable, in the order of the file.
+    /// The first that is healthy, in the order of the file.
     First,
     /// The one expected to answer first, of two drawn at random.
     LeastLatency,
@@ -349,6 +362,12 @@ pub struct Upstream {
     /// Percent of its fair share of the requests in flight that a server may have before its keys go elsewhere, from 100 on;
     /// `None` is no bound.
     pub hash_balance_factor: Option<u32>,
+    /// What happens when no server is healthy.
+    pub when_none_healthy: WhenNoneHealthy,
+    /// Active checks; `None` when off.
+    pub health: Option<Check>,
+    /// Passive checks; `None` when off.
+    pub passive: Option<Passive>,
     /// Its servers; at least one.
     pub servers: Vec<Server>,
     /// The Host field it gets.

@@ -314,6 +314,119 @@ fn mistakes_in_balancing() {
 }
 
 #[test]
+fn mistakes_in_health() {
+    let cases: [(&str, &[&str]); 22] = [
+        (
+            "when_none_healthy = \"try_all\"",
+            &["warning 7: when_none_healthy never acts: nobody checks"],
+        ),
+        (
+            "when_none_healthy = \"all\"\nhealth = {}",
+            &["error 7: when_none_healthy is \"all\"; it takes \"fail\" or \"try_all\""],
+        ),
+        (
+            "health = { type = \"https\" }",
+            &["error 7: type is \"https\"; it takes \"http\" or \"tcp\" (did you mean `http`?)"],
+        ),
+        (
+            "health = { interval = \"50ms\" }",
+            &["error 7: interval is 50ms; it takes \"100ms\" to \"1h\""],
+        ),
+        (
+            "health = { timeout = \"6s\" }",
+            &[
+                "error 7: timeout is 6s, longer than the interval of 5s (raise interval, or lower this)",
+            ],
+        ),
+        (
+            "health = { interval = \"1s\", fast_interval = \"2s\" }",
+            &["error 7: fast_interval is 2s, longer"],
+        ),
+        (
+            "health = { rise = 0 }",
+            &["error 7: rise is 0; it takes 1 to 1000"],
+        ),
+        (
+            "health = { path = \"health\" }",
+            &["error 7: path: `health` is not a path"],
+        ),
+        (
+            "health = { method = \"G T\" }",
+            &["error 7: method: `G T` is not a method"],
+        ),
+        (
+            "health = { method = \"CONNECT\" }",
+            &["error 7: method: CONNECT is no method for a probe"],
+        ),
+        ("health = { host = \"a b\" }", &["error 7: host: "]),
+        (
+            "health = { headers = [\"Host: x\"] }",
+            &["error 7: headers: Host has a key of its own (write host ="],
+        ),
+        (
+            "health = { headers = [\"X: y\", \"Connection: x\"] }",
+            &["error 7: headers: a probe sets connection itself"],
+        ),
+        (
+            "health = { headers = [\"X\"] }",
+            &["error 7: headers: `X` is not a field (write \"Name: value\")"],
+        ),
+        (
+            "health = { expect = \"2xx,1xx\" }",
+            &["error 7: expect: `1xx` is no status"],
+        ),
+        (
+            "health = { method = \"HEAD\", body = \"x\" }",
+            &["error 7: body: the answer to HEAD has none"],
+        ),
+        (
+            "health = { type = \"tcp\", path = \"/x\" }",
+            &["warning 7: path never acts: a \"tcp\" check only connects"],
+        ),
+        (
+            "health = { port = 0 }",
+            &["error 7: port is 0; it takes 1 to 65535, or \"same\""],
+        ),
+        (
+            "health = { pth = \"/\" }",
+            &["error 7: there is no key `pth` in [upstream.health] (did you mean `path`?)"],
+        ),
+        (
+            "passive = { eject = \"10s\", eject_max = \"5s\" }",
+            &["error 7: eject_max is 5s, shorter than the first ejection of 10s"],
+        ),
+        (
+            "passive = { max_ejected = 101 }",
+            &["error 7: max_ejected is 101; it takes 1 to 100"],
+        ),
+        (
+            "passive = { statuses = \"teapot\" }",
+            &["error 7: statuses: `teapot` is no status"],
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_complaints(&format!("{REST}{lines}\n"), expected);
+    }
+}
+
+#[test]
+fn short_intervals_cut_what_is_not_given() {
+    let health = |lines: &str| {
+        let config = good(&format!("{REST}health = {{ {lines} }}\n"));
+        config.upstreams[0].health.clone().expect("checks are on")
+    };
+    let check = health("interval = \"500ms\"");
+    let half = Duration::from_millis(500);
+    assert_eq!((check.timeout, check.fast_interval), (half, half));
+    let config = good(&format!("{REST}passive = {{ eject_max = \"5s\" }}\n"));
+    let passive = config.upstreams[0].passive.as_ref().expect("on");
+    assert_eq!(passive.eject, Duration::from_secs(5));
+    let config = good(&format!("{REST}passive = {{ eject = \"10m\" }}\n"));
+    let passive = config.upstreams[0].passive.as_ref().expect("on");
+    assert_eq!(passive.eject_max, Duration::from_secs(600));
+}
+
+#[test]
 fn mistakes_in_servers() {
     // Lines after the first two of an upstream, and the one complaint.
     let two_named_a = "[[upstream.server]]\naddress = \"a:1\"\nname = \"a\"\n[[upstream.server]]\naddress = \"b:1\"\nname = \"a\"";

@@ -4,7 +4,10 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
-use super::{HostPolicy, Pool, Server, ServerAddress, Upstream, address, listen, policy};
+use super::{
+    HostPolicy, Pool, Server, ServerAddress, Upstream, WhenNoneHealthy, address, health, listen,
+    policy,
+};
 
 const NAME_BYTES_MAX: usize = 64;
 /// A policy numbers its servers in 16 bits.
@@ -51,6 +54,16 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         hash_balance_factor: table
             .number_or_word("hash_balance_factor")
             .map(|percent| percent as u32),
+        when_none_healthy: match table.choice("when_none_healthy") {
+            "try_all" => WhenNoneHealthy::TryAll,
+            _ => WhenNoneHealthy::Fail,
+        },
+        health: table
+            .table_if_given("health")
+            .map(|table| health::check(&table, complaints)),
+        passive: table
+            .table_if_given("passive")
+            .map(|table| health::passive(&table, complaints)),
         host: host(table, complaints),
         servers,
         resolve: table.duration_or_word("resolve"),
@@ -62,6 +75,12 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         fast_open: table.flag("fast_open"),
         tcp: listen::tcp(table),
     };
+    if table.changes("when_none_healthy") && upstream.health.is_none() && upstream.passive.is_none()
+    {
+        let flaw = Flaw::new("when_none_healthy never acts: nobody checks the servers' health");
+        let help = "add [upstream.health] or [upstream.passive]";
+        complaints.warning(&table.span_of("when_none_healthy"), flaw.help(help));
+    }
     let named = upstream
         .servers
         .iter()

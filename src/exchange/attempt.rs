@@ -17,6 +17,7 @@ use super::upload::UploadError;
 use crate::balance::NoServer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
+use crate::net::listener::is_exhaustion;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
@@ -278,13 +279,21 @@ async fn connect(
         Ok(Err(error)) => {
             let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
             tracing::debug!(upstream = %group.name, server = %server.name, %error, "cannot connect");
-            Err(Failure::Connect(if refused {
+            let kind = if refused {
                 FailureKind::ConnectRefused
             } else {
                 FailureKind::ConnectError
-            }))
+            };
+            // That we are out of descriptors or memory says nothing about the server.
+            if !is_exhaustion(&error) {
+                group.failed(index, kind);
+            }
+            Err(Failure::Connect(kind))
         }
-        Err(_) => Err(Failure::Connect(FailureKind::ConnectTimeout)),
+        Err(_) => {
+            group.failed(index, FailureKind::ConnectTimeout);
+            Err(Failure::Connect(FailureKind::ConnectTimeout))
+        }
     }
 }
 
@@ -375,13 +384,15 @@ fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Cours
     }
 }
 
-/// Counts what went wrong, and whose fault it was.
+/// Counts what went wrong, and tells of a server's failure. Those to connect have been told where the cause was known.
 fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
     if let Some(kind) = fault.of_server() {
         lane.server(group.servers[index].id).failure(kind).inc();
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
-        if !(reused && matches!(fault, Fault::Answer(Failure::NoAnswer))) {
-            group.failed(index, !matches!(fault, Fault::Answer(Failure::Connect(_))));
+        let idle = reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
+        let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
+        if !idle && !connects {
+            group.failed(index, kind);
         }
     }
     if let Some(kind) = fault.timeout() {

@@ -17,6 +17,7 @@ use crate::telemetry::counters::{AllCounters, Gauge, ServerCounters, ShardCounte
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::upstream::group::Group;
 use crate::upstream::resolve::Places;
+use crate::upstream::watch::Source;
 
 /// Bytes that one receive of a head takes at most; what comes with the head goes on with it in one send.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -114,12 +115,13 @@ impl Lane {
         shard: usize,
         places: &Places,
         counters: &AllCounters,
+        health: Option<&Source>,
         access_log: Option<ShardAccessLog>,
         queues_sends: bool,
     ) -> Self {
         let mut first_id = 0;
         let groups = config.upstreams.iter().map(|upstream| {
-            let group = Group::new(upstream, first_id, places, shard, counters);
+            let group = Group::new(upstream, first_id, places, shard, counters, health);
             first_id += upstream.servers.len();
             group
         });

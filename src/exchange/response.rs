@@ -230,7 +230,7 @@ impl Answering<'_> {
         let head_us = self.started.elapsed().as_micros() as u64;
         let counters = self.lane.server(self.server.id);
         counters.latency.record(head_us);
-        self.group.answered(self.index, head_us);
+        self.group.answered(self.index, head.status, head_us);
         counters.responses.count(head.status);
         let mut start = if head.status == 101 {
             self.switch(head, &bytes[..head_bytes], &bytes[head_bytes..])?

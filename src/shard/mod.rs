@@ -24,6 +24,7 @@ use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::{AllCounters, ShardCounters};
 use crate::upstream::resolve::Places;
+use crate::upstream::watch::Source;
 
 /// Pause before a shard that died is started again, so that one which dies at once does not spin.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +39,8 @@ pub struct Common {
     pub places: Places,
     /// The counters of all shards, by shard number.
     pub counters: AllCounters,
+    /// Where each shard learns about the servers' health, by shard number; empty when nobody checks it.
+    pub health: Vec<Source>,
     /// The access log, when it is on.
     pub access_log: Option<AccessLog>,
     /// Set when the process drains.
@@ -106,6 +109,7 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
         seat.id,
         &common.places,
         &common.counters,
+        common.health.get(seat.id),
         access_log,
         matches!(common.driver, Driver::Uring { .. }),
     ));

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use super::load::InFlight;
 use super::pool::{Connection, Pool};
 use super::resolve::Places;
+use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
-use crate::config::{HashKey, HostPolicy, Policy, Tcp, Upstream};
+use crate::config::{HashKey, HostPolicy, Policy, Tcp, Upstream, WhenNoneHealthy};
+use crate::health::Failure;
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
-use crate::telemetry::counters::AllCounters;
+use crate::telemetry::counters::{AllCounters, FailureKind};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub struct Group {
     pub hash_by: Option<HashBy>,
     balancer: Balancer,
     load: InFlight,
+    /// The servers' health, when somebody checks it.
+    watch: Option<Watch>,
     /// The policy learns from latencies, by the time since then.
     learning_since: Option<Instant>,
     /// What a server is taken to have needed that could not be connected to, or did not answer.
@@ -80,6 +84,7 @@ impl Group {
         places: &Places,
         shard: usize,
         counters: &AllCounters,
+        health: Option<&Source>,
     ) -> Self {
         let servers = upstream
             .servers
@@ -103,6 +108,7 @@ impl Group {
             response_body_ticks: upstream.response_body_timeout.into(),
             hash_by: hash_by(upstream),
             balancer: balancer(upstream, shard, counters.len()),
+            watch: health.and_then(|source| Watch::new(upstream, first_id, source)),
             load: InFlight::new(&upstream.servers, first_id, counters),
             learning_since: (upstream.policy == Policy::LeastLatency).then(Instant::now),
             failed_after: (upstream.connect_timeout, upstream.response_header_timeout),
@@ -121,25 +127,44 @@ impl Group {
     /// The server for a request with this key, none of those `tried`.
     #[inline]
     pub fn choose(&self, key: Option<u64>, tried: &[usize]) -> Result<usize, NoServer> {
+        if let Some(watch) = &self.watch {
+            watch.update(&self.balancer);
+        }
         let now_us = self.learning_since.map_or(0, micros_since);
         let pick = Pick { key, tried, now_us };
         self.balancer.choose(&pick, &self.load)
     }
 
-    /// Tells that a server took this long to answer.
+    /// Tells that a server answered with this status, and how long that took.
     #[inline]
-    pub fn answered(&self, server: usize, latency_us: u64) {
-        if let Some(start) = self.learning_since {
-            self.balancer
-                .observe(server, latency_us, micros_since(start));
+    pub fn answered(&self, server: usize, status: u16, latency_us: u64) {
+        self.learn(server, latency_us);
+        if let Some(watch) = &self.watch {
+            watch.answered(server, status);
         }
     }
 
     /// Tells that a server failed. It must not look fast because it fails fast, so the timeout is its latency.
-    pub fn failed(&self, server: usize, connected: bool) {
+    pub fn failed(&self, server: usize, kind: FailureKind) {
+        let failure = failure(kind);
         let (connect, answer) = self.failed_after;
-        let after = if connected { answer } else { connect };
-        self.answered(server, after.as_micros() as u64);
+        let after = if failure == Failure::Connect {
+            connect
+        } else {
+            answer
+        };
+        self.learn(server, after.as_micros() as u64);
+        if let Some(watch) = &self.watch {
+            watch.failed(server, failure);
+        }
+    }
+
+    #[inline]
+    fn learn(&self, server: usize, latency_us: u64) {
+        if let Some(start) = self.learning_since {
+            self.balancer
+                .observe(server, latency_us, micros_since(start));
+        }
     }
 
     /// A new connection to a server. May be dropped at any time.
@@ -153,6 +178,17 @@ impl Group {
         };
         let socket = connect::connect(&address, &self.tcp, self.fast_open).await?;
         Ok(Connection::new(socket, now))
+    }
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    match kind {
+        FailureKind::ConnectRefused | FailureKind::ConnectError | FailureKind::ConnectTimeout => {
+            Failure::Connect
+        }
+        FailureKind::Closed | FailureKind::Truncated => Failure::Reset,
+        FailureKind::ResponseTimeout => Failure::Timeout,
+        FailureKind::BadResponse => Failure::Invalid,
     }
 }
 
@@ -192,6 +228,7 @@ fn balancer(upstream: &Upstream, shard: usize, shards: usize) -> Balancer {
         bounded_load: upstream
             .hash_balance_factor
             .map(|percent| f64::from(percent) / 100.0),
+        try_all: upstream.when_none_healthy == WhenNoneHealthy::TryAll,
         shard,
         shards,
         // The standard library's hash seeds are what randomness it has.

@@ -4,3 +4,4 @@ pub mod group;
 pub mod load;
 pub mod pool;
 pub mod resolve;
+pub mod watch;

@@ -88,7 +88,7 @@ pub(crate) fn start(view: &Arc<View>) -> Admin {
     let config = config::Admin {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
     };
-    Admin::start(&config, Arc::clone(view)).expect("a free port")
+    Admin::start(&config, Arc::clone(view), None).expect("a free port")
 }
 
 pub(crate) fn filled() -> (Arc<View>, Admin) {
