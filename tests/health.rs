@@ -20,6 +20,7 @@ in_each_mode!(
     try_all_goes_on_without_a_healthy_server,
     first_fails_over_and_back,
     keys_move_from_a_sick_server_and_come_back,
+    a_server_that_comes_back_starts_slowly,
     backups_serve_while_the_others_are_sick,
     failed_requests_eject_a_server,
     failure_statuses_eject_a_server,
@@ -269,6 +270,21 @@ fn keys_move_from_a_sick_server_and_come_back(mode: Mode) {
     patients[1].set(200);
     await_state(&proxy, 1, "up");
     assert_eq!(owners(), before);
+}
+
+fn a_server_that_comes_back_starts_slowly(mode: Mode) {
+    let (proxy, patients) = ward(mode, "slow_start = \"4s\"");
+    patients[1].set(500);
+    await_state(&proxy, 1, "down");
+    patients[1].set(200);
+    await_state(&proxy, 1, "up");
+    let [a, b, c] = shares(&proxy, 60);
+    assert!((1..=12).contains(&b), "{b} of 60 at first");
+    assert!(a >= 20 && c >= 20, "{a} and {c}");
+    eventually("its whole share", || {
+        let [a, b, c] = shares(&proxy, 60);
+        a >= 18 && b >= 18 && c >= 18
+    });
 }
 
 fn backups_serve_while_the_others_are_sick(mode: Mode) {

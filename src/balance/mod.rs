@@ -14,6 +14,7 @@ mod maglev;
 mod random;
 mod rng;
 mod round_robin;
+pub mod slow_start;
 mod tier;
 mod two_choices;
 

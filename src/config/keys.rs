@@ -343,6 +343,7 @@ static UPSTREAM: Section = Section {
         .default(Value::Text("path")),
         number("ip_hash_v6_prefix", 1, 128).default(Value::Number(64)),
         number("hash_balance_factor", 100, 10_000).or("off"),
+        duration("slow_start", SECOND, HOUR).or("off"),
         choice("when_none_healthy", &["fail", "try_all"]),
         text(
             "host",

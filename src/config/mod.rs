@@ -362,6 +362,8 @@ pub struct Upstream {
     /// Percent of its fair share of the requests in flight that a server may have before its keys go elsewhere, from 100 on;
     /// `None` is no bound.
     pub hash_balance_factor: Option<u32>,
+    /// How long a server that comes back takes to get its whole share again; `None` is at once.
+    pub slow_start: Option<Duration>,
     /// What happens when no server is healthy.
     pub when_none_healthy: WhenNoneHealthy,
     /// Active checks; `None` when off.

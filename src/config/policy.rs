@@ -58,6 +58,7 @@ pub(super) fn check(
         ("hash", policy != Policy::Hash),
         ("ip_hash_v6_prefix", policy != Policy::IpHash),
         ("hash_balance_factor", !hashes),
+        ("slow_start", policy == Policy::First),
     ];
     for (key, _) in idle.into_iter().filter(|(_, idle)| *idle) {
         if upstream.changes(key) {

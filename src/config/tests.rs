@@ -315,10 +315,18 @@ fn mistakes_in_balancing() {
 
 #[test]
 fn mistakes_in_health() {
-    let cases: [(&str, &[&str]); 22] = [
+    let cases: [(&str, &[&str]); 24] = [
         (
             "when_none_healthy = \"try_all\"",
             &["warning 7: when_none_healthy never acts: nobody checks"],
+        ),
+        (
+            "slow_start = \"10s\"",
+            &["warning 7: slow_start never acts: nobody checks"],
+        ),
+        (
+            "slow_start = \"10s\"\npolicy = \"first\"\nhealth = {}",
+            &["warning 7: slow_start never acts with this policy"],
         ),
         (
             "when_none_healthy = \"all\"\nhealth = {}",

@@ -54,6 +54,7 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         hash_balance_factor: table
             .number_or_word("hash_balance_factor")
             .map(|percent| percent as u32),
+        slow_start: table.duration_or_word("slow_start"),
         when_none_healthy: match table.choice("when_none_healthy") {
             "try_all" => WhenNoneHealthy::TryAll,
             _ => WhenNoneHealthy::Fail,
@@ -75,11 +76,16 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         fast_open: table.flag("fast_open"),
         tcp: listen::tcp(table),
     };
-    if table.changes("when_none_healthy") && upstream.health.is_none() && upstream.passive.is_none()
-    {
-        let flaw = Flaw::new("when_none_healthy never acts: nobody checks the servers' health");
-        let help = "add [upstream.health] or [upstream.passive]";
-        complaints.warning(&table.span_of("when_none_healthy"), flaw.help(help));
+    if upstream.health.is_none() && upstream.passive.is_none() {
+        for key in ["slow_start", "when_none_healthy"] {
+            if table.changes(key) {
+                let flaw = Flaw::new(format!(
+                    "{key} never acts: nobody checks the servers' health"
+                ));
+                let help = "add [upstream.health] or [upstream.passive]";
+                complaints.warning(&table.span_of(key), flaw.help(help));
+            }
+        }
     }
     let named = upstream
         .servers

@@ -261,8 +261,8 @@ impl Lane {
     /// Work of the sweeper that can wait for a whole second: pools and gauges.
     pub fn sweep_pools(&self) {
         let now = self.deadlines.now();
+        self.groups.iter().for_each(|group| group.sweep(now));
         for server in self.groups.iter().flat_map(|group| &group.servers) {
-            server.sweep(now);
             self.server(server.id).idle.set(server.pool.len() as u64);
         }
     }

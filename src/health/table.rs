@@ -54,6 +54,12 @@ impl Entry {
         last_probe: None,
     };
 
+    /// For how long it has been up again; `None` when it is not up, or was never anything else. What slow start goes by.
+    pub fn recovered_ms(&self, now_ms: u64) -> Option<u64> {
+        let recovered = self.state == State::Up && self.cause != Cause::Assumed;
+        recovered.then(|| now_ms.saturating_sub(self.since_ms))
+    }
+
     /// Whether the difference to `other` matters to choosing a server.
     fn chosen_like(&self, other: &Self) -> bool {
         let part = |e: &Self| (e.state, e.since_ms);

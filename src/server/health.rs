@@ -44,6 +44,7 @@ pub(super) fn start(config: &Config, places: &Places, shards: usize) -> io::Resu
     let (monitor, reporters) = Monitor::start(groups, shards, on_change)?;
     let source = |reporter| Source {
         table: Arc::clone(monitor.table()),
+        clock: monitor.clock(),
         reporter,
     };
     Ok(Some(Health {

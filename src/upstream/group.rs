@@ -167,6 +167,14 @@ impl Group {
         }
     }
 
+    /// Looks after pools and servers that warm up; called by the sweeper, about once a second.
+    pub fn sweep(&self, now: u32) {
+        self.servers.iter().for_each(|server| server.sweep(now));
+        if let Some(watch) = &self.watch {
+            watch.warm(&self.balancer);
+        }
+    }
+
     /// A new connection to a server. May be dropped at any time.
     pub async fn connect(&self, server: usize, now: u32) -> io::Result<Connection> {
         let server = &self.servers[server];
@@ -249,8 +257,8 @@ impl Server {
         place
     }
 
-    /// Closes what the pool should not keep; called by the sweeper.
-    pub fn sweep(&self, now: u32) {
+    /// Closes what the pool should not keep.
+    fn sweep(&self, now: u32) {
         self.place();
         self.pool.expire(now);
     }
