@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from .processes import Failure, confine, connections_opened
-from .proxies import program
+from .proxies import POLICIES, program
 
 # Prints what wrk knows at its end as JSON. It hooks nothing that runs for each request, so wrk stays as fast as without it.
 WRK_SCRIPT = """\
@@ -24,12 +24,14 @@ end
 
 
 def check(name, port, origin_names):
-    """Complains unless the proxy answers well, reaches every origin, and closes when it is asked to."""
+    """Complains unless the proxy answers well, reaches the origins, and closes when it is asked to."""
     seen = set()
     for _ in range(4 * len(origin_names)):
         head, _, body = ask(name, port).partition("\r\n\r\n")
         seen.add((head[9:12], body.strip()))
-    if seen != {("200", f"hello from {origin}") for origin in origin_names}:
+    wanted = {("200", f"hello from {origin}") for origin in origin_names}
+    # By chance or by the client's address, a policy may leave an origin out.
+    if not (seen <= wanted if name in POLICIES else seen == wanted):
         raise Failure(f"{name} should answer from each origin in turn, but answered {sorted(seen)}")
 
 

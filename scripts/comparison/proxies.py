@@ -95,10 +95,22 @@ address = "127.0.0.1:{port}"
 backlog = 4096
 [[upstream]]
 name = "origins"
-policy = "round_robin"
+policy = "{policy}"
 pool = {{ max_idle = 1024, idle_timeout = "1h", max_age = "off", max_requests = "off" }}
 server = [ {ringlane_servers} ]
 """
+
+# Ringlane's policies for balancing, each under comparison as a proxy of its own. The first is what the others are held against.
+POLICIES = (
+    "round_robin",
+    "least_connections",
+    "random",
+    "two_choices",
+    "ip_hash",
+    "hash",
+    "first",
+    "least_latency",
+)
 
 # Packages that have what may be missing, and the words to get it with.
 SOURCES = {
@@ -135,7 +147,10 @@ class Setting:
 
 def process(name, setting, port):
     """The process of the proxy `name`, listening on `port`; its configuration is written."""
-    command = {"nginx": nginx, "haproxy": haproxy, "relay": relay, "ringlane": ringlane}[name](setting, port)
+    if name in POLICIES:
+        command = ringlane(setting, port, name)
+    else:
+        command = {"nginx": nginx, "haproxy": haproxy, "relay": relay, "ringlane": ringlane}[name](setting, port)
     return Process(name, command, setting.cpu, setting.directory)
 
 
@@ -169,10 +184,10 @@ def relay(setting, port):
     return [setting.binary, "relay", "--listen", f"127.0.0.1:{port}", "--cpu", setting.cpu, *to]
 
 
-def ringlane(setting, port):
+def ringlane(setting, port, policy=POLICIES[0]):
     path = setting.directory / "ringlane.toml"
     servers = ", ".join(f'{{ address = "127.0.0.1:{origin}" }}' for origin in setting.origin_ports)
-    path.write_text(RINGLANE.format(cpu=setting.cpu, port=port, ringlane_servers=servers))
+    path.write_text(RINGLANE.format(cpu=setting.cpu, port=port, policy=policy, ringlane_servers=servers))
     return [setting.binary, "run", "--config", path]
 
 
@@ -186,7 +201,8 @@ def versions(proxies, generator, binary):
         "wrk": [program("wrk"), "-v"],
         "oha": [program("oha"), "--version"],
     }
-    return {name: version(commands[name]) for name in [*proxies, generator]}
+    programs = ["ringlane" if name in POLICIES else name for name in proxies]
+    return {name: version(commands[name]) for name in dict.fromkeys([*programs, generator])}
 
 
 def version(command):

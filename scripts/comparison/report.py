@@ -4,11 +4,16 @@ import json
 import statistics
 
 from . import chart
+from .proxies import POLICIES
 
-BASES = ("nginx", "relay")
+BASES = {"nginx": "to_nginx", "relay": "to_relay", POLICIES[0]: "to_base"}
 NOTES = [
     "x nginx, x relay: CPU per request relative to that proxy in the same round. +-: half the distance between the quartiles.",
     "The relay opens a connection to an origin for each client connection, so it is no floor where connections are new.",
+]
+POLICY_NOTES = [
+    f"x {POLICIES[0]}: CPU per request relative to that policy in the same round. +-: half the distance between the quartiles.",
+    "There is one client and one path, so first, hash and ip_hash send all requests to one origin.",
 ]
 
 
@@ -32,11 +37,11 @@ def load_medians(proxy, runs):
     medians["user_us"] = sum(run["user_us"] * run["requests"] for run in own) / requests
     medians["requests"] = requests
     medians["spread"] = spread([run["cpu_us"] for run in own])
-    for base in BASES:
+    for base, key in BASES.items():
         if base in runs:
             # A ratio is of one round: what disturbs the machine for longer disturbs both sides of it.
             ratios = [run["cpu_us"] / other["cpu_us"] for run, other in zip(own, runs[base])]
-            medians[f"to_{base}"] = statistics.median(ratios)
+            medians[key] = statistics.median(ratios)
     return medians
 
 
@@ -50,11 +55,13 @@ def spread(values):
 
 def table(cases, summary):
     """All cases and proxies in one table of plain text."""
-    head = ["case", "proxy", "CPU us/req", "+-", "user us", "x nginx", "x relay", "req/s", "p50 ms", "p99 ms", "B/idle conn"]
+    policies = any(POLICIES[0] in proxies for proxies in summary.values())
+    ratios = [f"x {POLICIES[0]}"] if policies else ["x nginx", "x relay"]
+    head = ["case", "proxy", "CPU us/req", "+-", "user us", *ratios, "req/s", "p50 ms", "p99 ms", "B/idle conn"]
     rows = [head]
     for case in cases:
         for index, (proxy, medians) in enumerate(summary[case.name].items()):
-            rows.append([case.title if index == 0 else "", proxy, *cells(medians)])
+            rows.append([case.title if index == 0 else "", proxy, *cells(medians, policies)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = []
     for number, row in enumerate(rows):
@@ -62,10 +69,10 @@ def table(cases, summary):
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
         pairs = enumerate(zip(row, widths))
         lines.append("  ".join(text.ljust(width) if column < 2 else text.rjust(width) for column, (text, width) in pairs))
-    return "\n".join([*lines, "", *NOTES])
+    return "\n".join([*lines, "", *(POLICY_NOTES if policies else NOTES)])
 
 
-def cells(medians):
+def cells(medians, policies):
     """One row's figures; empty where a case has none."""
 
     def cell(key, form):
@@ -76,8 +83,7 @@ def cells(medians):
         cell("cpu_us", "{:.1f}".format),
         cell("spread", "{:.1%}".format),
         cell("user_us", "{:.2f}".format),
-        cell("to_nginx", "{:.2f}".format),
-        cell("to_relay", "{:.2f}".format),
+        *(cell(key, "{:.2f}".format) for key in (["to_base"] if policies else ["to_nginx", "to_relay"])),
         cell("requests_per_second", "{:,.0f}".format),
         cell("p50_us", lambda us: f"{us / 1000:.2f}"),
         cell("p99_us", lambda us: f"{us / 1000:.2f}"),
@@ -86,10 +92,12 @@ def cells(medians):
 
 
 def write(directory, conditions, cases, runs, summary):
-    """Writes `compare.json` and `compare.svg`; returns their paths."""
+    """Writes `compare.json` and, where proxies were compared, `compare.svg`; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     whole = {"conditions": conditions, "summary": summary, "runs": runs}
-    paths = [directory / "compare.json", directory / "compare.svg"]
+    paths = [directory / "compare.json"]
     paths[0].write_text(json.dumps(whole, indent=2) + "\n")
-    paths[1].write_text(chart.draw(cases, summary, conditions))
+    if not any(POLICIES[0] in proxies for proxies in summary.values()):
+        paths.append(directory / "compare.svg")
+        paths[1].write_text(chart.draw(cases, summary, conditions))
     return paths
