@@ -75,6 +75,11 @@ fn forwarded_for() {
 }
 
 #[test]
+fn cookie() {
+    replay("cookie", checks::cookie::check);
+}
+
+#[test]
 fn config() {
     for (path, seed) in seeds("config") {
         println!("{}", path.display());

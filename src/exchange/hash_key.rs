@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::balance::{hash, ip_hash};
 use crate::config::HashKey;
-use crate::http1::class::trim;
+use crate::http1::cookie;
 use crate::http1::head::RequestHead;
 use crate::http1::target::Target;
 use crate::upstream::group::HashBy;
@@ -23,9 +23,7 @@ pub(super) fn of(
         HashBy::Part(HashKey::Uri) => &target.path_and_query,
         HashBy::Part(HashKey::Query(name)) => argument(target, name)?,
         HashBy::Part(HashKey::Header(name)) => fields(head, bytes, name).next()?,
-        HashBy::Part(HashKey::Cookie(name)) => {
-            fields(head, bytes, "cookie").find_map(|value| cookie(value, name))?
-        }
+        HashBy::Part(HashKey::Cookie(name)) => cookie::find(&head.fields, bytes, name.as_bytes())?,
     };
     Some(hash::key(part))
 }
@@ -46,12 +44,6 @@ fn fields<'a>(
 fn argument<'a>(target: &'a Target<'_>, name: &str) -> Option<&'a [u8]> {
     let query = &target.path_and_query[target.path().len()..];
     let mut pairs = query.strip_prefix(b"?")?.split(|byte| *byte == b'&');
-    pairs.find_map(|pair| value_of(pair, name))
-}
-
-/// A cookie's value (RFC 6265 section 4.2.1).
-fn cookie<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let mut pairs = field.split(|byte| *byte == b';').map(trim);
     pairs.find_map(|pair| value_of(pair, name))
 }
 

@@ -12,6 +12,7 @@ pub mod body;
 pub mod chunked;
 pub mod class;
 pub mod client;
+pub mod cookie;
 pub mod field;
 pub mod forward;
 pub mod framing;

@@ -1,0 +1,50 @@
+//! Cookies: the first pair of a name, in however many fields.
+
+use ringlane::http1::cookie;
+use ringlane::http1::head::{Progress, RequestHead};
+
+use super::LIMITS;
+use super::strict;
+
+/// The first line of `input` is the name that is looked for, each further line the value of one field.
+pub fn check(input: &[u8]) {
+    let mut lines = input.split(|b| *b == b'\n');
+    let name = lines.next().unwrap_or_default();
+    let mut bytes = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
+    for value in lines {
+        bytes.extend_from_slice(b"cooKIE: ");
+        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let mut head = RequestHead::default();
+    let Ok(Progress::Complete(_)) = head.parse(&bytes, &LIMITS) else {
+        return;
+    };
+    let found = cookie::find(&head.fields, &bytes, name);
+    let strict = strict::request(&bytes).expect("the strict reader accepts it");
+    let fields = strict
+        .fields
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
+    let pairs: Vec<&[u8]> = fields
+        .flat_map(|(_, value)| value.split(|b| *b == b';'))
+        .collect();
+    let value = |pair: &[u8]| {
+        let pair = trimmed(pair);
+        let is_named =
+            pair.len() > name.len() && pair.starts_with(name) && pair[name.len()] == b'=';
+        is_named.then(|| pair[name.len() + 1..].to_vec())
+    };
+    assert_eq!(found.map(<[u8]>::to_vec), pairs.into_iter().find_map(value));
+}
+
+fn trimmed(pair: &[u8]) -> &[u8] {
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
+    let start = pair.iter().position(|b| !is_space(b)).unwrap_or(pair.len());
+    let end = pair
+        .iter()
+        .rposition(|b| !is_space(b))
+        .map_or(start, |at| at + 1);
+    &pair[start..end]
+}
