@@ -82,12 +82,24 @@ fn choose(c: &mut Criterion, group: &str, balancer: &Balancer, load: &Active, id
             balancer.choose(
                 &Pick {
                     key: Some(key()),
-                    tried: &[],
-                    now_us: 0,
+                    ..Pick::default()
                 },
                 black_box(load),
             )
         });
+    });
+}
+
+/// What a sticky client's choice costs, whatever the policy.
+fn preferred(c: &mut Criterion) {
+    let balancer = balancer(Policy::RoundRobin, 100, |_| 1);
+    let load = Active::new(1, 100);
+    let pick = Pick {
+        preferred: Some(99),
+        ..Pick::default()
+    };
+    c.bench_function("preferred/100", |b| {
+        b.iter(|| balancer.choose(black_box(&pick), black_box(&load)));
     });
 }
 
@@ -159,6 +171,6 @@ fn refresh(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_millis(100)).measurement_time(std::time::Duration::from_millis(300));
-    targets = policies, half_down, counting_over_shards, refresh
+    targets = preferred, policies, half_down, counting_over_shards, refresh
 }
 criterion_main!(benches);

@@ -35,6 +35,8 @@ const EACH_TABLE: &str = r"
 {[upstream.health]}
 [upstream.passive]
 {[upstream.passive]}
+[upstream.sticky]
+{[upstream.sticky]}
 [[upstream.server]]
 {[[upstream.server]]}
 [[route]]
@@ -42,17 +44,24 @@ const EACH_TABLE: &str = r"
 ";
 
 /// What required keys are given, so that the rest has a valid file around it.
-const REQUIRED: [(&str, &str, &str); 4] = [
+const REQUIRED: [(&str, &str, &str); 6] = [
     ("[[listen]]", "address", "\"127.0.0.1:8080\""),
     ("[[upstream]]", "name", "\"app\""),
+    (
+        "[upstream.sticky]",
+        "key",
+        "\"0123456789abcdef0123456789abcdef\"",
+    ),
+    ("[upstream.sticky]", "cookie", "\"app\""),
     ("[[upstream.server]]", "address", "\"127.0.0.1:9001\""),
     ("[[route]]", "upstream", "\"app\""),
 ];
 
 /// Keys that take their whole range only beside another one.
-const COMPANIONS: [(&str, &str, (&str, &str)); 2] = [
+const COMPANIONS: [(&str, &str, (&str, &str)); 3] = [
     ("[upstream.health]", "fast_interval", ("interval", "\"1h\"")),
     ("[upstream.health]", "timeout", ("interval", "\"1h\"")),
+    ("[upstream.sticky]", "same_site", ("secure", "true")),
 ];
 
 /// One row of a table of the page: section, key, default, what it takes.
@@ -326,12 +335,11 @@ fn required_keys_are_required() {
     assert_eq!(in_table, here);
     for (section, name, value) in REQUIRED {
         let line = format!("{name} = {value}\n");
-        let (before, after) = file_with(&[])
-            .split_once(&format!("{section}\n{line}"))
-            .map(own)
-            .expect(section);
-        let error =
-            Config::parse(&format!("{before}{section}\n{after}"), "test.toml").expect_err(name);
+        let text = file_with(&[]);
+        let at = text.find(&format!("\n{section}\n")).expect(section);
+        let (before, after) = text.split_at(at);
+        let without = after.replacen(&format!("\n{line}"), "\n", 1);
+        let error = Config::parse(&format!("{before}{without}"), "test.toml").expect_err(name);
         assert!(
             error
                 .iter()
@@ -339,10 +347,6 @@ fn required_keys_are_required() {
             "{error:?}"
         );
     }
-}
-
-fn own((before, after): (&str, &str)) -> (String, String) {
-    (before.to_owned(), after.to_owned())
 }
 
 #[test]

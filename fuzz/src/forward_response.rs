@@ -94,6 +94,7 @@ fn send<'a>(
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
         via: client.to_head,
         served_by: client.served_by,
+        cookie: None,
     }
     .write(&mut out);
     let mut reader = Reader::new(framing);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::health::State;
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
-    FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, TimeoutKind,
+    FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, StickyKind, TimeoutKind,
 };
 use crate::telemetry::date::unix_seconds;
 use crate::telemetry::histogram::Snapshot;
@@ -306,6 +306,7 @@ fn servers(text: &mut Text, view: &View) {
     server_responses(text, view);
     server_failures(text, view);
     server_latencies(text, view);
+    server_sticky(text, view);
 }
 
 fn by_server(mut family: Family<'_>, view: &View, value: fn(&ServerCounters) -> u64) {
@@ -377,6 +378,33 @@ fn server_latencies(text: &mut Text, view: &View) {
             &[("upstream", &upstream.name), ("server", &server.name)],
             &snapshot,
         );
+    }
+}
+
+/// Of the upstreams whose clients are sticky.
+fn server_sticky(text: &mut Text, view: &View) {
+    let sticky: Vec<_> = view
+        .servers()
+        .filter(|(_, upstream, _)| upstream.sticky)
+        .collect();
+    if sticky.is_empty() {
+        return;
+    }
+    let mut family = text.counter(
+        "ringlane_upstream_sticky_total",
+        "Answers to sticky clients, by what became of the cookie.",
+    );
+    for (index, upstream, server) in sticky {
+        for kind in StickyKind::ALL {
+            let counters = view.server_counters(index);
+            let sum: u64 = counters.map(|server| server.sticky(kind).get()).sum();
+            let labels = [
+                ("upstream", upstream.name.as_str()),
+                ("server", &server.name),
+                ("result", kind.as_str()),
+            ];
+            family.sample(&labels, sum);
+        }
     }
 }
 

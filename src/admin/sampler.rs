@@ -205,10 +205,12 @@ pub(super) mod tests {
             upstreams: vec![
                 UpstreamView {
                     name: "app".into(),
+                    sticky: false,
                     servers: vec![server("9001"), server("9002")],
                 },
                 UpstreamView {
                     name: "say \"hi\"\\".into(),
+                    sticky: false,
                     servers: vec![server("9003")],
                 },
             ],

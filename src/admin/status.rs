@@ -10,12 +10,13 @@ use super::health::{Health, ServerHealth};
 use super::sampler::{Activity, Sampler};
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
-    Counter, FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, TimeoutKind,
+    Counter, FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, StickyKind,
+    TimeoutKind,
 };
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::process::{Process, thread_cpu_time};
-use crate::telemetry::view::{IoReport, ServerView, View};
+use crate::telemetry::view::{IoReport, ServerView, UpstreamView, View};
 
 /// Counts by name.
 type Counts = BTreeMap<&'static str, u64>;
@@ -281,7 +282,7 @@ fn upstreams<'a>(sampler: &'a Sampler, overview: Option<&Overview>) -> Vec<Upstr
     let upstreams = upstreams.map(|upstream| {
         let servers = upstream.servers.iter().zip(indexes.by_ref());
         let servers = servers
-            .map(|(server, index)| Server::new(sampler, overview, server, index))
+            .map(|(server, index)| Server::new(sampler, overview, upstream, server, index))
             .collect();
         Upstream {
             name: &upstream.name,
@@ -305,6 +306,8 @@ struct Server<'a> {
     connects: u64,
     responses: Counts,
     failures: Counts,
+    /// Null when the upstream's clients are not sticky.
+    sticky: Option<Counts>,
     bytes_in: u64,
     bytes_out: u64,
     /// Time to response head since the start.
@@ -317,6 +320,7 @@ impl<'a> Server<'a> {
     fn new(
         sampler: &'a Sampler,
         overview: Option<&Overview>,
+        upstream: &UpstreamView,
         server: &'a ServerView,
         index: usize,
     ) -> Self {
@@ -337,6 +341,12 @@ impl<'a> Server<'a> {
                 FailureKind::ALL.map(FailureKind::as_str),
                 counters().map(|server| &server.failures),
             ),
+            sticky: upstream.sticky.then(|| {
+                kinds(
+                    StickyKind::ALL.map(StickyKind::as_str),
+                    counters().map(|server| &server.sticky),
+                )
+            }),
             bytes_in: sum(|server| server.bytes_in.get()),
             bytes_out: sum(|server| server.bytes_out.get()),
             latency: Latency::new(&sampler.latency(index)),

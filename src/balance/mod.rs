@@ -90,6 +90,8 @@ pub trait Load {
 pub struct Pick<'a> {
     /// What the hash policy goes by. A request without a key gets a random one.
     pub key: Option<u64>,
+    /// The server that the client had before; it is chosen whatever the policy says, while it can take requests.
+    pub preferred: Option<usize>,
     /// Servers that already failed this request.
     pub tried: &'a [usize],
     /// Any clock in microseconds that does not go back. Only `least_latency` reads it.
@@ -165,6 +167,8 @@ pub struct Balancer {
 
 #[derive(Debug)]
 struct Inner {
+    /// Which servers are taken to be healthy.
+    healthy: Vec<bool>,
     primary: Tier,
     backup: Tier,
 }
@@ -182,6 +186,7 @@ impl Balancer {
         let (backup, primary) = (0..servers.len()).partition(|&server| servers[server].backup);
         let balancer = Self {
             inner: RefCell::new(Inner {
+                healthy: Vec::new(),
                 primary: Tier::new(servers, primary, settings),
                 backup: Tier::new(servers, backup, settings),
             }),
@@ -207,15 +212,25 @@ impl Balancer {
         let inner = &mut *self.inner.borrow_mut();
         inner.primary.refresh(candidate);
         inner.backup.refresh(candidate);
+        inner.healthy.clear();
+        let servers = 0..self.weights.len();
+        inner
+            .healthy
+            .extend(servers.map(|server| share(server) > 0));
         inner.primary.live() + inner.backup.live()
     }
 
-    /// The server for a request. Backups serve when no other server is healthy, or when those that are already failed this
-    /// request; not when they are full.
+    /// The server for a request: the preferred one while it can take it, be it of weight 0 or a backup, else one by the policy.
+    /// Backups serve when no other server is healthy, or when those that are already failed this request; not when they are full.
     ///
     /// `load` must not call this balancer.
     pub fn choose(&self, pick: &Pick, load: &impl Load) -> Result<usize, NoServer> {
         let inner = &mut *self.inner.borrow_mut();
+        if let Some(server) = pick.preferred
+            && inner.takes(server, pick, load)
+        {
+            return Ok(server);
+        }
         let tiers = [&mut inner.primary, &mut inner.backup];
         let mut answer = NoServer::NoneHealthy;
         for tier in tiers {
@@ -240,6 +255,14 @@ impl Balancer {
         for tier in [&mut inner.primary, &mut inner.backup] {
             tier.observe(server, latency_us, now_us);
         }
+    }
+}
+
+impl Inner {
+    /// Whether a server can take a request of its own client.
+    fn takes(&self, server: usize, pick: &Pick, load: &impl Load) -> bool {
+        let healthy = self.healthy.get(server).is_some_and(|healthy| *healthy);
+        healthy && !pick.tried.contains(&server) && !load.full(server)
     }
 }
 

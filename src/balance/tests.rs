@@ -503,6 +503,50 @@ fn try_all_uses_the_unhealthy_while_none_is_healthy() {
 }
 
 #[test]
+fn the_preferred_server_is_chosen_while_it_can_take_requests() {
+    let pick = |server, tried| Pick {
+        preferred: Some(server),
+        tried,
+        ..Pick::default()
+    };
+    let mut servers = servers(&[1, 1, 0, 1]);
+    servers[3].backup = true;
+    for policy in [Policy::RoundRobin, Policy::First, Policy::Hash] {
+        let balancer = Balancer::new(&servers, &settings(policy));
+        let mut load = Active::none(4);
+        for server in 0..4 {
+            // Weight 0 and a backup keep their own clients.
+            assert_eq!(balancer.choose(&pick(server, &[]), &load), Ok(server));
+        }
+        assert_eq!(balancer.choose(&pick(1, &[1]), &load), Ok(0), "tried");
+        (load.counts[1], load.max) = (7, Some(7));
+        assert_eq!(balancer.choose(&pick(1, &[]), &load), Ok(0), "full");
+        load.max = None;
+        balancer.refresh(only_up(&[0]));
+        for server in 1..5 {
+            assert_eq!(balancer.choose(&pick(server, &[]), &load), Ok(0), "down");
+        }
+        balancer.refresh(|server| u16::from(server == 1));
+        assert_eq!(balancer.choose(&pick(1, &[]), &load), Ok(1), "warming up");
+    }
+}
+
+#[test]
+fn the_preferred_server_is_tried_when_all_are() {
+    let settings = Settings {
+        try_all: true,
+        ..settings(Policy::First)
+    };
+    let balancer = Balancer::new(&servers(&[1, 1]), &settings);
+    balancer.refresh(|_| 0);
+    let pick = Pick {
+        preferred: Some(1),
+        ..Pick::default()
+    };
+    assert_eq!(balancer.choose(&pick, &Active::none(2)), Ok(1));
+}
+
+#[test]
 fn a_request_without_a_key_is_spread_by_hash() {
     let balancer = balancer(Policy::Hash, &[1, 1]);
     let load = Active::none(2);
@@ -558,7 +602,7 @@ proptest! {
             let takes = |s: &AnyServer| up(s, round) && !s.3 && !s.4;
             let primary_left = config.iter().any(|s| !s.1 && up(s, round) && !s.3);
             for &key in &keys {
-                let pick = Pick { key, tried: &tried, now_us: 0 };
+                let pick = Pick { key, tried: &tried, ..Pick::default() };
                 match balancer.choose(&pick, &load) {
                     Ok(at) => {
                         prop_assert!(takes(&config[at]));

@@ -4,7 +4,7 @@ use std::fmt::{self, Formatter, Write as _};
 
 use crate::config::{
     AccessLog, Admin, Check, CheckKind, Config, HashKey, HostPolicy, IoMode, Listen, Passive,
-    Policy, Route, Server, Shards, Size, Span, Tcp, Upstream,
+    Policy, Route, Server, Shards, Size, Span, Sticky, Tcp, Upstream,
 };
 use crate::server;
 
@@ -147,6 +147,9 @@ fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
         "  passive",
         &or_off(upstream.passive.as_ref().map(passive)),
     )?;
+    if let Some(sticky) = &upstream.sticky {
+        row(f, "  sticky", &self::sticky(sticky))?;
+    }
     row(f, "  host", &host(upstream))?;
     row(f, "  timeouts", &upstream_timeouts(upstream))?;
     row(f, "  pool", &pool(upstream))?;
@@ -216,6 +219,16 @@ fn passive(passive: &Passive) -> String {
         Span(passive.eject),
         passive.max_ejected_percent
     )
+}
+
+/// Never the keys.
+fn sticky(sticky: &Sticky) -> String {
+    let keys = match sticky.keys.len() {
+        1 => "one key".to_owned(),
+        count => format!("{count} keys"),
+    };
+    let attributes = sticky.attributes();
+    format!("cookie {}{attributes}; {keys}", sticky.cookie)
 }
 
 /// A server's address, its name where it has one of its own, and what part of the requests it takes.

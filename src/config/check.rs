@@ -11,7 +11,7 @@ use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
     AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, Shards, Timeouts,
-    address, listen, route, units, upstream,
+    address, listen, route, secrecy, sticky, units, upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -60,8 +60,9 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 fn read(text: &str, file: &str) -> Reading {
-    let complaints = Complaints::new(file, text);
     let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    let shown = secrecy::concealed(text, document.get_ref(), !syntax_errors.is_empty());
+    let complaints = Complaints::new(file, &shown);
     for error in &syntax_errors {
         complaints.error(&error.span().unwrap_or(0..0), Flaw::new(error.message()));
     }
@@ -87,6 +88,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
     let admin = listen::admin(&root.table("admin"), &listens, complaints);
     let upstreams = upstream::upstreams(root, complaints);
     let routes = route::routes(root, &upstreams, complaints);
+    sticky::warn_of_shared(&upstreams, &routes, complaints);
     Config {
         shards: shards(root, complaints),
         pin: root.flag("pin"),

@@ -203,6 +203,8 @@ const TENTH_SECOND: Duration = Duration::from_millis(100);
 const SECOND: Duration = seconds(1);
 const HOUR: Duration = seconds(60 * 60);
 const DAY: Duration = seconds(24 * 60 * 60);
+/// Browsers keep no cookie longer (RFC 6265bis section 5.5).
+const COOKIE_AGE_MAX: Duration = seconds(400 * 24 * 60 * 60);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -363,6 +365,7 @@ static UPSTREAM: Section = Section {
         Key::new("pool", Kind::Table(&POOL)),
         Key::new("health", Kind::Table(&HEALTH)),
         Key::new("passive", Kind::Table(&PASSIVE)),
+        Key::new("sticky", Kind::Table(&STICKY)),
         Key::new("server", Kind::Tables(&SERVER)),
     ],
 };
@@ -412,6 +415,22 @@ static PASSIVE: Section = Section {
         timeout("eject_max", seconds(300)),
         number("max_ejected", 1, 100).default(Value::Number(50)),
         text("statuses", STATUSES_RULE).or("off"),
+    ],
+};
+
+static STICKY: Section = Section {
+    title: "[upstream.sticky]",
+    keys: &[
+        text("cookie", "the name of a cookie"),
+        text("key", "a secret of at least 32 bytes"),
+        text("key_file", "the path of a file with a key on each line").or("off"),
+        Key::new("previous_keys", Kind::Texts("a list of keys")).default(Value::Nothing),
+        duration("max_age", SECOND, COOKIE_AGE_MAX).or("session"),
+        text("path", "a path").default(Value::Text("/")),
+        text("domain", "a host name").or("off"),
+        choice("same_site", &["lax", "strict", "none"]),
+        flag("secure", false),
+        flag("http_only", true),
     ],
 };
 

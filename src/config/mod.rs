@@ -14,7 +14,9 @@ mod listen;
 mod policy;
 mod reader;
 mod route;
+mod secrecy;
 mod statuses;
+mod sticky;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -31,6 +33,7 @@ pub use check::Reading;
 pub use complaint::{Complaint, Place, Severity};
 pub use health::{Check, CheckKind, HttpCheck, Passive};
 pub use statuses::Statuses;
+pub use sticky::{Key, SameSite, Sticky};
 pub use units::{Size, Span};
 
 /// Everything that one Ringlane process runs from.
@@ -370,6 +373,8 @@ pub struct Upstream {
     pub health: Option<Check>,
     /// Passive checks; `None` when off.
     pub passive: Option<Passive>,
+    /// Sticky sessions; `None` when off.
+    pub sticky: Option<Sticky>,
     /// Its servers; at least one.
     pub servers: Vec<Server>,
     /// The Host field it gets.

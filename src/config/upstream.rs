@@ -6,7 +6,7 @@ use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
 use super::{
     HostPolicy, Pool, Server, ServerAddress, Upstream, WhenNoneHealthy, address, health, listen,
-    policy,
+    policy, sticky,
 };
 
 const NAME_BYTES_MAX: usize = 64;
@@ -65,6 +65,9 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         passive: table
             .table_if_given("passive")
             .map(|table| health::passive(&table, complaints)),
+        sticky: table
+            .table_if_given("sticky")
+            .map(|table| sticky::sticky(&table, complaints)),
         host: host(table, complaints),
         servers,
         resolve: table.duration_or_word("resolve"),

@@ -103,7 +103,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         retries_left: group.retries,
         ..Course::default()
     };
-    let mut server = group.choose(request.key, &course.tried);
+    let mut server = group.choose(request.key, request.traits.bond, &course.tried);
     let mut answer = None;
     let mut fresh = false;
     let after = loop {
@@ -126,7 +126,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
             Next::SameServer => fresh = true,
             Next::OtherServer => {
                 course.tried.push(index);
-                server = group.choose(request.key, &course.tried);
+                server = group.choose(request.key, request.traits.bond, &course.tried);
                 fresh = false;
                 answer = Some(own(&fault));
             }

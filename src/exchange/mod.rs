@@ -16,6 +16,7 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod route;
+mod sticky;
 pub mod transfer;
 pub mod tunnel;
 pub mod upload;

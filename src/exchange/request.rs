@@ -10,6 +10,7 @@ use super::hash_key;
 use super::lane::Lane;
 use super::record::RequestRecord;
 use super::route;
+use super::sticky;
 use super::upload::Upload;
 use crate::config::HostPolicy;
 use crate::http1::answer::{Answer, prefers_json};
@@ -22,6 +23,7 @@ use crate::http1::head::{Limits, Progress, RequestHead};
 use crate::http1::refusal::Refusal;
 use crate::http1::target::{Target, host_of, is_authority};
 use crate::upstream::group::{Group, Server};
+use crate::upstream::sticky::Bond;
 
 /// A request that is ready to be sent.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Traits {
     pub expects_continue: bool,
     /// The client offers to change the protocol.
     pub upgrade: bool,
+    /// The server that the client had before, where sessions are sticky.
+    pub bond: Option<Bond>,
 }
 
 /// A request that gets an answer of our own, after which the connection closes unless it is whole.
@@ -237,7 +241,7 @@ impl<'l> Reading<'l, '_> {
                 coding,
                 self.lane.config.limits.body_bytes,
             ),
-            traits: self.traits(method, upgrade.is_some()),
+            traits: self.traits(method, upgrade.is_some(), group),
             client,
             key,
             record: self.record(host),
@@ -246,7 +250,7 @@ impl<'l> Reading<'l, '_> {
         Ok((request, coding))
     }
 
-    fn traits(&self, method: &[u8], upgrade: bool) -> Traits {
+    fn traits(&self, method: &[u8], upgrade: bool, group: &Group) -> Traits {
         Traits {
             to_head: method == b"HEAD",
             idempotent: matches!(
@@ -261,6 +265,10 @@ impl<'l> Reading<'l, '_> {
                 .iter()
                 .any(|field| field.kind == Name::Expect),
             upgrade,
+            bond: group
+                .sticky
+                .as_ref()
+                .and_then(|sticky| sticky::bond(sticky, self.head, self.bytes)),
         }
     }
 

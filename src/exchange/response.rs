@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::lane::Lane;
 use super::request::Traits;
+use super::sticky;
 use super::transfer::{self, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
@@ -232,6 +233,9 @@ impl Answering<'_> {
         counters.latency.record(head_us);
         self.group.answered(self.index, head.status, head_us);
         counters.responses.count(head.status);
+        if self.group.sticky.is_some() {
+            sticky::count(self.traits.bond, self.index, counters);
+        }
         let mut start = if head.status == 101 {
             self.switch(head, &bytes[..head_bytes], &bytes[head_bytes..])?
         } else {
@@ -249,6 +253,7 @@ impl Answering<'_> {
         persistence: Persistence,
         out: &mut Vec<u8>,
     ) {
+        let cookie = self.cookie(head.status);
         self.lane.with_date(|date| {
             Response {
                 head,
@@ -264,9 +269,20 @@ impl Answering<'_> {
                     .forward
                     .served_by
                     .then_some(self.server.name.as_str()),
+                cookie,
             }
             .write(out);
         });
+    }
+
+    /// The cookie that a final response sets.
+    #[inline]
+    fn cookie(&self, status: u16) -> Option<&str> {
+        let sticky = self.group.sticky.as_ref()?;
+        if status < 200 && status != 101 {
+            return None;
+        }
+        sticky::cookie(sticky, self.traits.bond, self.index)
     }
 
     /// An interim response for the client (RFC 9110 section 15.2). HTTP/1.0 does not know them.

@@ -253,6 +253,8 @@ pub struct Response<'a> {
     pub via: bool,
     /// The server's name, to add as X-Served-By.
     pub served_by: Option<&'a str>,
+    /// A cookie to set, as Set-Cookie has it.
+    pub cookie: Option<&'a str>,
 }
 
 impl Response<'_> {
@@ -282,6 +284,11 @@ impl Response<'_> {
         }
         if let Some(server) = self.served_by {
             write_field(b"X-Served-By", server.as_bytes(), out);
+        }
+        if let Some(cookie) = self.cookie {
+            write_field(b"Set-Cookie", cookie.as_bytes(), out);
+            // A shared cache would give one client's cookie to all (RFC 9111 section 5.2.2.7).
+            write_field(b"Cache-Control", b"private", out);
         }
         // Whoever sends Upgrade names it in Connection (RFC 9110 section 7.8).
         let upgrade =
@@ -475,10 +482,12 @@ mod tests {
             date: b"today",
             via: true,
             served_by: Some("a"),
+            cookie: Some("id=1; Path=/"),
         };
         let mut out = Vec::new();
         response.write(&mut out);
-        let expected = "HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nDate: today\r\nVia: 1.0 ringlane\r\nX-Served-By: a\r\nConnection: close\r\n\r\n";
+        let expected = "HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nDate: today\r\nVia: 1.0 ringlane\r\nX-Served-By: a\r\nSet-Cookie: id=1; Path=/\r\n\
+                        Cache-Control: private\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
     }
 

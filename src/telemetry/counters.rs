@@ -123,6 +123,18 @@ kinds! {
     }
 }
 
+kinds! {
+    /// What became of a client's stickiness, where an answer came from a server.
+    StickyKind {
+        /// Its cookie led to the server that answered.
+        Hit = "hits",
+        /// Its cookie led to another server: it has moved and got a new one.
+        Move = "moves",
+        /// It had no cookie of ours and got one.
+        Insert = "inserts",
+    }
+}
+
 /// Counters by status class.
 #[derive(Debug, Default)]
 pub struct StatusClasses([Counter; Self::COUNT]);
@@ -313,6 +325,8 @@ pub struct ServerCounters {
     pub responses: StatusClasses,
     /// Failures by [`FailureKind`]; see [`Self::failure`].
     pub failures: [Counter; FailureKind::COUNT],
+    /// Answers to sticky clients by [`StickyKind`]; see [`Self::sticky`].
+    pub sticky: [Counter; StickyKind::COUNT],
     /// Bytes read from the server.
     pub bytes_in: Counter,
     /// Bytes written to the server.
@@ -325,6 +339,11 @@ impl ServerCounters {
     /// The counter of one kind of failure.
     pub fn failure(&self, kind: FailureKind) -> &Counter {
         &self.failures[kind as usize]
+    }
+
+    /// The counter of what became of sticky clients.
+    pub fn sticky(&self, kind: StickyKind) -> &Counter {
+        &self.sticky[kind as usize]
     }
 }
 

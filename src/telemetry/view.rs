@@ -38,6 +38,8 @@ pub struct ServerView {
 pub struct UpstreamView {
     /// Unique.
     pub name: String,
+    /// Its clients are sticky.
+    pub sticky: bool,
     /// In the order of the configuration.
     pub servers: Vec<ServerView>,
 }
@@ -83,6 +85,7 @@ impl View {
             upstreams: upstreams
                 .map(|upstream| UpstreamView {
                     name: upstream.name.clone(),
+                    sticky: upstream.sticky.is_some(),
                     servers: servers(upstream),
                 })
                 .collect(),

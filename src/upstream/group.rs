@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::load::InFlight;
 use super::pool::{Connection, Pool};
 use super::resolve::Places;
+use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
 use crate::config::{HashKey, HostPolicy, Policy, Tcp, Upstream, WhenNoneHealthy};
@@ -52,6 +53,8 @@ pub struct Group {
     pub response_body_ticks: Ticks,
     /// What a request's key is made from; `None` when the policy needs none.
     pub hash_by: Option<HashBy>,
+    /// Leads clients back to their servers; `None` when off.
+    pub sticky: Option<Sticky>,
     balancer: Balancer,
     load: InFlight,
     /// The servers' health, when somebody checks it.
@@ -107,6 +110,7 @@ impl Group {
             response_header_ticks: upstream.response_header_timeout.into(),
             response_body_ticks: upstream.response_body_timeout.into(),
             hash_by: hash_by(upstream),
+            sticky: Sticky::new(upstream),
             balancer: balancer(upstream, shard, counters.len()),
             watch: health.and_then(|source| Watch::new(upstream, first_id, source)),
             load: InFlight::new(&upstream.servers, first_id, counters),
@@ -124,14 +128,24 @@ impl Group {
             .is_some_and(|server| server.pool.closes_after_one())
     }
 
-    /// The server for a request with this key, none of those `tried`.
+    /// The server for a request with this key or bond, none of those `tried`.
     #[inline]
-    pub fn choose(&self, key: Option<u64>, tried: &[usize]) -> Result<usize, NoServer> {
+    pub fn choose(
+        &self,
+        key: Option<u64>,
+        bond: Option<Bond>,
+        tried: &[usize],
+    ) -> Result<usize, NoServer> {
         if let Some(watch) = &self.watch {
             watch.update(&self.balancer);
         }
         let now_us = self.learning_since.map_or(0, micros_since);
-        let pick = Pick { key, tried, now_us };
+        let pick = Pick {
+            key,
+            preferred: bond.map(|bond| bond.server as usize),
+            tried,
+            now_us,
+        };
         self.balancer.choose(&pick, &self.load)
     }
 

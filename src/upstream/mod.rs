@@ -4,4 +4,5 @@ pub mod group;
 pub mod load;
 pub mod pool;
 pub mod resolve;
+pub mod sticky;
 pub mod watch;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ringlane::admin::Admin;
 use ringlane::config;
-use ringlane::telemetry::counters::{FailureKind, ShardCounters, TimeoutKind};
+use ringlane::telemetry::counters::{FailureKind, ShardCounters, StickyKind, TimeoutKind};
 use ringlane::telemetry::view::{IoReport, ServerView, UpstreamView, View};
 
 /// A name that is trouble in JSON and in labels.
@@ -26,6 +26,7 @@ pub(crate) fn view() -> Arc<View> {
         upstreams: vec![
             UpstreamView {
                 name: "app".into(),
+                sticky: true,
                 servers: vec![
                     server("a", "127.0.0.1:9001"),
                     server("b", "unix:/run/b.sock"),
@@ -33,6 +34,7 @@ pub(crate) fn view() -> Arc<View> {
             },
             UpstreamView {
                 name: ODD_NAME.into(),
+                sticky: false,
                 servers: vec![server("c", "[::1]:9003")],
             },
         ],
@@ -78,6 +80,9 @@ pub(crate) fn fill(view: &View) {
             server
                 .failure(FailureKind::ConnectRefused)
                 .add(server_number);
+            server.sticky(StickyKind::Hit).add(number);
+            server.sticky(StickyKind::Move).add(7);
+            server.sticky(StickyKind::Insert).add(2 * number);
         }
         // Under 16 us each value has a bucket of its own, so the quantiles are exact.
         (1..=10).for_each(|us| shard.servers[1].latency.record(us));

@@ -154,7 +154,7 @@ fn the_metrics_are_valid_and_agree_with_the_counters() {
         );
     }
     let app_b = [("upstream", "app"), ("server", "b")];
-    let cases: [(&str, Labels<'_>, u64); 14] = [
+    let cases: [(&str, Labels<'_>, u64); 15] = [
         (
             "ringlane_build_info",
             &[("version", env!("CARGO_PKG_VERSION"))],
@@ -191,6 +191,11 @@ fn the_metrics_are_valid_and_agree_with_the_counters() {
             "ringlane_upstream_failures_total",
             &[app_b[0], app_b[1], ("kind", "connect_refused")],
             4,
+        ),
+        (
+            "ringlane_upstream_sticky_total",
+            &[app_b[0], app_b[1], ("result", "hits")],
+            3,
         ),
         ("process_start_time_seconds", &[], 971_186_136),
     ];

@@ -110,6 +110,8 @@ fn the_status_page_has_each_server_over_all_shards() {
         ),
         (&json!(4), &json!(0))
     );
+    let sticky = json!({ "hits": 3, "moves": 14, "inserts": 6 });
+    assert_eq!(server["sticky"], sticky);
     let latency = json!({ "count": 20, "mean_us": 6.0, "p50_us": 5, "p90_us": 9, "p99_us": 10 });
     assert_eq!(server["latency"], latency);
     let nothing =
