@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringlane::config::{self, AccessFormat};
-use ringlane::telemetry::access_log::{AccessLog, Record, ShardAccessLog};
+use ringlane::telemetry::access_log::{AccessLog, Opened, Record, ShardAccessLog};
 use ringlane::telemetry::counters::ShardCounters;
 use ringlane::telemetry::histogram::Histogram;
 
@@ -71,12 +71,12 @@ fn access_log(criterion: &mut Criterion) {
     ] {
         let path = Some(PathBuf::from("/dev/null"));
         let buffer_bytes = 4 << 20;
-        let log = AccessLog::start(&config::AccessLog {
+        let opened = Opened::new(&config::AccessLog {
             path,
             format,
             buffer_bytes,
-        })
-        .expect("/dev/null opens");
+        });
+        let log = AccessLog::start(opened.expect("/dev/null opens")).expect("a thread");
         let shard = log.shard(Arc::new(ShardCounters::new(0)));
         criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|lines| timed_lines(&shard, lines));

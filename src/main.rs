@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+// A sanitizer must see every allocation, so it brings its own allocator.
+#[cfg(not(sanitizer))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -16,10 +16,11 @@ use self::health::Health;
 use crate::admin::Admin;
 use crate::config::{Config, Shards};
 use crate::net::listener;
+use crate::net::privileges::{self, Identity};
 use crate::net::ring::{self, Driver};
-use crate::net::{affinity, process};
+use crate::net::{affinity, option, process};
 use crate::shard::{self, Common, Seat};
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
@@ -55,6 +56,7 @@ pub struct Server {
     listening: Vec<SocketAddr>,
     admin: Option<Admin>,
     health: Option<Health>,
+    identity: Identity,
     events: Receiver<Event>,
     shards: usize,
 }
@@ -74,18 +76,26 @@ impl Server {
     /// Opens everything and starts all threads. When it fails nothing is left running but threads that end with the process.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let seats = seats(&config)?;
-        let driver = ring::choose(&config.io)
-            .map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
         raise_descriptor_limit(&config);
+        process::lift_locked_memory_limit();
         process::disable_huge_pages();
-        let (addresses, mut listeners) = listen(&config, seats.len())?;
+        let Opened {
+            addresses,
+            mut listeners,
+            admin,
+            access_log,
+        } = open(&config, seats.len())?;
+        // Before there are threads: they take their privileges from the one that starts them.
+        let keep = privileges::for_ports(addresses.iter().map(SocketAddr::port));
+        let identity = privileges::renounce(config.account.as_ref(), keep).map_err(StartError)?;
+        try_options(&config)?;
+        let driver = ring::choose(&config.io, seats.len())
+            .map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
         let places = resolve::start(&config)
             .map_err(|error| failed("the resolver cannot be started", error))?;
         let mut health = health::start(&config, &places, seats.len())
             .map_err(|error| failed("the health monitor cannot be started", error))?;
-        let access_log = config
-            .access_log
-            .as_ref()
+        let access_log = access_log
             .map(AccessLog::start)
             .transpose()
             .map_err(|error| failed("access log", error))?;
@@ -98,15 +108,14 @@ impl Server {
                 .sum(),
         );
         let view = Arc::new(View::new(&config, Arc::clone(&counters), report(&driver)));
-        let admin = config
-            .admin
-            .as_ref()
+        let admin = admin
             .map(|admin| {
                 let overview = health.as_ref().map(|health| Arc::clone(&health.overview));
                 Admin::start(admin, Arc::clone(&view), overview)
             })
             .transpose();
-        let admin = admin.map_err(|error| failed("the status listener cannot be opened", error))?;
+        let admin =
+            admin.map_err(|error| failed("the status listener cannot be started", error))?;
         let config = Arc::new(config);
         let listen_again = {
             let (config, addresses) = (Arc::clone(&config), addresses.clone());
@@ -141,6 +150,7 @@ impl Server {
             listening: addresses,
             admin,
             health,
+            identity,
             events: received,
             shards: seats.len(),
         };
@@ -233,8 +243,40 @@ impl Server {
         ExitCode::SUCCESS
     }
 
+    fn announce_identity(&self) {
+        let Identity {
+            uid,
+            gid,
+            binds_low_ports,
+        } = self.identity;
+        if uid == 0 {
+            tracing::warn!(
+                "runs as root; name an unprivileged user with `user`, or start it as one"
+            );
+            return;
+        }
+        let account = self.common.config.account.as_ref();
+        let user = account.map(|account| account.user.as_str());
+        let capabilities = if binds_low_ports {
+            "CAP_NET_BIND_SERVICE"
+        } else {
+            "none"
+        };
+        tracing::info!(user, uid, gid, capabilities, "runs unprivileged");
+    }
+
     fn announce(&self, seats: &[Seat]) {
         let cpus: Vec<_> = seats.iter().filter_map(|seat| seat.cpu).collect();
+        self.announce_identity();
+        if let Driver::Epoll {
+            reason: Some(reason),
+        } = &self.common.driver
+        {
+            tracing::warn!(
+                reason,
+                "io_uring cannot be had; the shards run on epoll, which takes more CPU for each request"
+            );
+        }
         tracing::info!(shards = seats.len(), ?cpus, io = self.io_mode(), "started");
         for address in &self.listening {
             tracing::info!(%address, "listening");
@@ -243,6 +285,37 @@ impl Server {
             tracing::info!(%address, "admin");
         }
     }
+}
+
+/// What takes privileges to open.
+struct Opened {
+    addresses: Vec<SocketAddr>,
+    /// Of each shard.
+    listeners: Vec<Vec<TcpListener>>,
+    admin: Option<TcpListener>,
+    access_log: Option<access_log::Opened>,
+}
+
+fn open(config: &Config, shards: usize) -> Result<Opened, StartError> {
+    let (addresses, listeners) = listen(config, shards)?;
+    let admin = config.admin.as_ref().map(Admin::bind).transpose();
+    let access_log = config.access_log.as_ref().map(access_log::Opened::new);
+    Ok(Opened {
+        addresses,
+        listeners,
+        admin: admin.map_err(|error| failed("the status listener cannot be opened", error))?,
+        access_log: access_log
+            .transpose()
+            .map_err(|error| failed("access log", error))?,
+    })
+}
+
+/// Finds out now which options of connections to servers are refused, rather than at each connection.
+fn try_options(config: &Config) -> Result<(), StartError> {
+    config.upstreams.iter().try_for_each(|upstream| {
+        let name = &upstream.name;
+        option::try_tcp(&upstream.tcp).map_err(|error| failed(format!("upstream {name}"), error))
+    })
 }
 
 /// How many shards run when the configuration does not say.
@@ -309,7 +382,8 @@ fn listen(
 /// One shard's listening sockets.
 fn open_all(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
     let open = |(listen, address): (_, &SocketAddr)| {
-        listener::open(listen, *address).map_err(|error| format!("listen on {address}: {error}"))
+        listener::open(listen, *address, config.account.as_ref())
+            .map_err(|error| format!("listen on {address}: {error}"))
     };
     config.listens.iter().zip(addresses).map(open).collect()
 }

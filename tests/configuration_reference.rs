@@ -179,7 +179,14 @@ fn giving_a_documented_default_changes_nothing() {
     let plain = parse(&[]).expect("a valid file");
     let mut tried = 0;
     for (section, key, default, _) in documented() {
-        if ["required", "the address", "the server's address"].contains(&&*default) {
+        if [
+            "required",
+            "the address",
+            "the server's address",
+            "the user's own group",
+        ]
+        .contains(&&*default)
+        {
             continue;
         }
         let config = parse(&[(&section, &key, &default)])
@@ -362,7 +369,11 @@ fn full_toml_has_every_key_with_its_default() {
                     title = line.split_whitespace().next().unwrap_or_default();
                 }
             })
-            .find(|line| line.starts_with(&format!("{} = ", key.name)))
+            .find(|line| {
+                // What depends on the machine stands there as a comment.
+                let line = line.strip_prefix("# ").unwrap_or(line);
+                line.starts_with(&format!("{} = ", key.name))
+            })
             .unwrap_or_else(|| {
                 panic!(
                     "{} {} is not in full.toml, or not in its place",

@@ -49,6 +49,12 @@ impl Default for Limits {
     }
 }
 
+/// Opens the socket. The error names the address.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("admin listener {address}: {error}")))
+}
+
 /// A listener that answers with what its handler returns. Dropping it closes the socket; running answers go on.
 pub(super) struct Listener {
     address: SocketAddr,
@@ -58,13 +64,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn start<H>(address: SocketAddr, limits: Limits, handler: H) -> io::Result<Self>
+    pub(super) fn start<H>(socket: TcpListener, limits: Limits, handler: H) -> io::Result<Self>
     where
         H: Fn(&Request) -> Answer + Send + Sync + 'static,
     {
-        let socket = TcpListener::bind(address).map_err(|error| {
-            io::Error::new(error.kind(), format!("admin listener {address}: {error}"))
-        })?;
         let address = socket.local_addr()?;
         let socket = Arc::new(socket);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -293,7 +296,8 @@ mod tests {
             "/huge" => Answer::text(200, "x".repeat(64 << 20)),
             path => Answer::text(200, path),
         };
-        Listener::start((Ipv4Addr::LOCALHOST, 0).into(), limits, handler).expect("a free port")
+        let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        Listener::start(socket, limits, handler).expect("a thread")
     }
 
     fn connect(listener: &Listener) -> TcpStream {
@@ -425,9 +429,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_named() {
         let listener = start(quick());
-        let error = Listener::start(listener.address(), quick(), |_| Answer::text(200, ""))
-            .err()
-            .expect("in use");
+        let error = bind(listener.address()).expect_err("in use");
         assert!(
             error.to_string().contains(&listener.address().to_string()),
             "{error}"

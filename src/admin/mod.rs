@@ -11,7 +11,7 @@ mod sampler;
 mod status;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,16 +37,21 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the address and starts to answer. The error names the address.
+    /// Opens the socket, which may take privileges that threads must not have. The error names the address.
+    pub fn bind(config: &config::Admin) -> io::Result<TcpListener> {
+        listener::bind(config.address)
+    }
+
+    /// Starts to answer on the socket.
     pub fn start(
-        config: &config::Admin,
+        socket: TcpListener,
         view: Arc<View>,
         health: Option<Arc<Overview>>,
     ) -> io::Result<Self> {
         let sampler = Arc::new(Sampler::new(view));
         let thread = sampler::Thread::start(Arc::clone(&sampler))?;
         let handler = move |request: &Request| answer(request, &sampler, health.as_deref());
-        let listener = Listener::start(config.address, Limits::default(), handler)?;
+        let listener = Listener::start(socket, Limits::default(), handler)?;
         Ok(Self {
             listener,
             _sampler: thread,

@@ -2,9 +2,11 @@
 
 use std::fmt::{self, Formatter, Write as _};
 
+use nix::unistd::geteuid;
+
 use crate::config::{
-    AccessLog, Admin, Check, CheckKind, Config, HashKey, HostPolicy, IoMode, Listen, Passive,
-    Policy, Route, Server, Shards, Size, Span, Sticky, Tcp, Upstream,
+    AccessLog, Account, Admin, Check, CheckKind, Config, HashKey, HostPolicy, IoMode, Listen,
+    Passive, Policy, Route, Server, Shards, Size, Span, Sticky, Tcp, Upstream,
 };
 use crate::server;
 
@@ -38,7 +40,8 @@ impl Plan<'_> {
             "{} ring entries, {} accepts outstanding",
             io.ring_entries, io.accepts
         );
-        row(f, "io", &format!("{mode}; {ring}"))
+        row(f, "io", &format!("{mode}; {ring}"))?;
+        row(f, "user", &user(self.0.account.as_ref()))
     }
 
     fn listens(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -267,6 +270,19 @@ fn access_log(log: &AccessLog) -> String {
         "{path}, {} buffered for each shard",
         Size(log.buffer_bytes as u64)
     )
+}
+
+fn user(account: Option<&Account>) -> String {
+    match account {
+        Some(account) => format!(
+            "{} ({}), group {}, without capabilities",
+            account.user, account.uid, account.gid
+        ),
+        None if geteuid().is_root() => {
+            "root, who starts it: better name an unprivileged one".to_owned()
+        }
+        None => "who starts it".to_owned(),
+    }
 }
 
 fn or_off(setting: Option<String>) -> String {

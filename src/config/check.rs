@@ -11,7 +11,7 @@ use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
     AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, Shards, Timeouts,
-    address, listen, route, secrecy, sticky, units, upstream,
+    account, address, listen, route, secrecy, sticky, units, upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -94,6 +94,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
         pin: root.flag("pin"),
         io: io(root),
         shutdown_timeout: root.duration("shutdown_timeout"),
+        account: account::account(root, complaints),
         log: log(&root.table("log")),
         access_log: root
             .table_if_given("access_log")

@@ -224,6 +224,8 @@ pub static ROOT: Section = Section {
         number("ring_entries", 256, 32768).default(Value::Number(4096)),
         number("accepts", 1, 64).default(Value::Number(8)),
         timeout("shutdown_timeout", seconds(30)),
+        text("user", "a user's name or number").or("same"),
+        text("group", "a group's name or number").default(Value::Derived("the user's own group")),
         Key::new("log", Kind::Table(&LOG)),
         Key::new("access_log", Kind::Table(&ACCESS_LOG)),
         Key::new("admin", Kind::Table(&ADMIN)),

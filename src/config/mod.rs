@@ -5,6 +5,7 @@
 //! [`Complaint`] with line and help. All that can be found wrong is reported at once, which is why the text is not read by serde:
 //! that ends at the first mistake.
 
+mod account;
 mod address;
 mod check;
 mod complaint;
@@ -47,6 +48,8 @@ pub struct Config {
     pub io: Io,
     /// How long running exchanges may go on after SIGTERM or SIGINT.
     pub shutdown_timeout: Duration,
+    /// Whom the process becomes when all that needs privileges is open; `None` is who starts it.
+    pub account: Option<Account>,
     /// The event log.
     pub log: Log,
     /// The access log; `None` when off.
@@ -110,6 +113,19 @@ pub enum IoMode {
     Uring,
     /// epoll.
     Epoll,
+}
+
+/// The user and the groups that the process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user's name, or its number where that is all there is.
+    pub user: String,
+    /// The user's number; never 0.
+    pub uid: u32,
+    /// The number of the main group.
+    pub gid: u32,
+    /// The numbers of all groups, in ascending order.
+    pub groups: Vec<u32>,
 }
 
 /// Form of a log line.

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::fchown;
 
 use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use super::option::{OptionError, set_defer_accept, set_fast_open, set_tcp};
 use super::socket::Socket;
-use crate::config::Listen;
+use crate::config::{Account, Listen};
 
 /// Why a listener could not be opened.
 #[derive(Debug)]
@@ -55,13 +56,23 @@ impl From<OptionError> for ListenError {
     }
 }
 
-/// Opens one listening socket on `address`, beside others of this process on the same address (`SO_REUSEPORT`, socket(7)).
-pub fn open(listen: &Listen, address: SocketAddr) -> Result<StdListener, ListenError> {
+/// Opens one listening socket on `address`, beside others of this process on the same address (`SO_REUSEPORT`, socket(7)). Those must
+/// belong to one user, so with an account the sockets are its own from the start: it can open them again, and the next process can
+/// open its own beside them.
+pub fn open(
+    listen: &Listen,
+    address: SocketAddr,
+    account: Option<&Account>,
+) -> Result<StdListener, ListenError> {
     let socket = RawSocket::new(
         Domain::for_address(address),
         Type::STREAM.cloexec(),
         Some(Protocol::TCP),
     )?;
+    if let Some(Account { uid, gid, .. }) = account {
+        // Without the right to, the process runs as the account already, or is about to be refused to become it.
+        let _ = fchown(&socket, Some(*uid), Some(*gid));
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {

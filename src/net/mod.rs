@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod fence;
 pub mod listener;
 pub mod option;
+pub mod privileges;
 pub mod process;
 pub mod ring;
 pub mod socket;

@@ -1,10 +1,10 @@
 //! Socket options (tcp(7), socket(7)).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 use crate::config::Tcp;
 
@@ -25,7 +25,7 @@ impl std::fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-fn named(option: &'static str, result: io::Result<()>) -> Result<(), OptionError> {
+fn named<T>(option: &'static str, result: io::Result<T>) -> Result<T, OptionError> {
     result.map_err(|error| OptionError { option, error })
 }
 
@@ -48,6 +48,12 @@ pub fn set_tcp(fd: BorrowedFd<'_>, tcp: &Tcp) -> Result<(), OptionError> {
         named("congestion", socket.set_tcp_congestion(name.as_bytes()))?;
     }
     Ok(())
+}
+
+/// Whether the process may set these options on the sockets that it will open: some take privileges or a module of the kernel.
+pub fn try_tcp(tcp: &Tcp) -> Result<(), OptionError> {
+    let socket = named("socket", RawSocket::new(Domain::IPV4, Type::STREAM, None))?;
+    set_tcp(socket.as_fd(), tcp)
 }
 
 /// Wakes the listener only when data has come, or after `wait` (`TCP_DEFER_ACCEPT`, whole seconds, rounded up).

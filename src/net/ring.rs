@@ -1,7 +1,8 @@
 //! How a shard waits for the kernel: the best `io_uring` set-up that this kernel takes, or epoll.
 //!
 //! Flags are tried in the order of what they are worth (`io_uring_setup(2)`); a kernel says no by EINVAL. The trial ring has the real size,
-//! so that a refusal for memory shows here and not in a shard.
+//! and there are as many
+//! as there will be shards, so that a refusal for memory shows here and not in a shard.
 
 use std::io;
 
@@ -94,13 +95,14 @@ pub enum Driver {
 }
 
 /// Decides how the shards wait for the kernel. An error is the sentence that says why `io = "uring"` cannot be had.
-pub fn choose(io: &Io) -> Result<Driver, String> {
+/// To be asked with the privileges that the shards will have.
+pub fn choose(io: &Io, shards: usize) -> Result<Driver, String> {
     if io.mode == IoMode::Epoll {
         return Ok(Driver::Epoll { reason: None });
     }
     // A ring with SINGLE_ISSUER belongs to the thread that makes it, so the trial has a thread of its own.
     let entries = io.ring_entries;
-    let trial = std::thread::spawn(move || try_rings(entries)).join();
+    let trial = std::thread::spawn(move || try_rings(entries, shards)).join();
     match trial.unwrap_or_else(|_| Err("the trial of io_uring panicked".to_owned())) {
         Ok(driver) => Ok(driver),
         Err(reason) if io.mode == IoMode::Auto => Ok(Driver::Epoll {
@@ -110,13 +112,13 @@ pub fn choose(io: &Io) -> Result<Driver, String> {
     }
 }
 
-fn try_rings(wanted: u32) -> Result<Driver, String> {
+fn try_rings(wanted: u32, shards: usize) -> Result<Driver, String> {
     let mut entries = wanted.max(ENTRIES_MIN);
     let mut remaining = Flags::ALL.iter().copied().peekable();
     while let Some(flags) = remaining.peek().copied() {
-        match flags.builder(entries).build(entries) {
-            Ok(ring) => {
-                require_operations(&ring)?;
+        match build(flags, entries, shards) {
+            Ok(rings) => {
+                rings.first().map_or(Ok(()), require_operations)?;
                 let note = (entries < wanted)
                     .then(|| format!("the ring has {entries} entries instead of {wanted}: RLIMIT_MEMLOCK is too low (LimitMEMLOCK=infinity lifts it)"));
                 return Ok(Driver::Uring {
@@ -137,6 +139,13 @@ fn try_rings(wanted: u32) -> Result<Driver, String> {
         }
     }
     Err("this kernel refuses io_uring with every set of flags (EINVAL)".to_owned())
+}
+
+/// All at once: locked memory is counted for the user, not for each ring.
+fn build(flags: Flags, entries: u32, shards: usize) -> io::Result<Vec<IoUring>> {
+    (0..shards)
+        .map(|_| flags.builder(entries).build(entries))
+        .collect()
 }
 
 /// The runtime needs these operations, and a wait with timeout in the enter call (`IORING_FEAT_EXT_ARG`, Linux 5.11 and 5.10.162).
@@ -213,6 +222,6 @@ mod tests {
             ring_entries: 4096,
             accepts: 1,
         };
-        assert_eq!(choose(&io), Ok(Driver::Epoll { reason: None }));
+        assert_eq!(choose(&io, 1), Ok(Driver::Epoll { reason: None }));
     }
 }

@@ -80,6 +80,27 @@ struct Written {
     lost: u64,
 }
 
+/// An access log that is open, without its writer: opening it may take privileges that a thread must not have.
+pub struct Opened {
+    name: String,
+    sink: Box<dyn Write + Send>,
+    format: AccessFormat,
+    buffer_bytes: usize,
+}
+
+impl Opened {
+    /// Opens the log for appending. The error names the file.
+    pub fn new(config: &config::AccessLog) -> io::Result<Self> {
+        let (name, sink) = open(config.path.as_deref())?;
+        Ok(Self {
+            name,
+            sink,
+            format: config.format,
+            buffer_bytes: config.buffer_bytes,
+        })
+    }
+}
+
 /// The running access log. Closing it, or dropping it, ends its thread once every shard's part is gone.
 pub struct AccessLog {
     batches: SyncSender<Batch>,
@@ -89,11 +110,16 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the log for appending and starts its writer. The error names the file.
-    pub fn start(config: &config::AccessLog) -> io::Result<Self> {
-        let (name, sink) = open(config.path.as_deref())?;
+    /// Starts the writer.
+    pub fn start(opened: Opened) -> io::Result<Self> {
+        let Opened {
+            name,
+            sink,
+            format,
+            buffer_bytes: total_bytes,
+        } = opened;
         let (batches, received) = sync_channel(QUEUE);
-        let chunk_bytes = (config.buffer_bytes / BUFFERS).max(1);
+        let chunk_bytes = (total_bytes / BUFFERS).max(1);
         let mut writer = Writer {
             name,
             sink,
@@ -106,7 +132,7 @@ impl AccessLog {
             .spawn(move || writer.run(&received))?;
         Ok(Self {
             batches,
-            format: config.format,
+            format,
             chunk_bytes,
             writer,
         })
@@ -344,6 +370,10 @@ mod tests {
         }
     }
 
+    fn start(path: &Path, buffer_bytes: usize) -> io::Result<AccessLog> {
+        AccessLog::start(Opened::new(&config(path, buffer_bytes))?)
+    }
+
     fn counters() -> Arc<ShardCounters> {
         Arc::new(ShardCounters::new(0))
     }
@@ -351,7 +381,7 @@ mod tests {
     #[test]
     fn lines_of_all_shards_arrive_whole() {
         let path = temporary("whole");
-        let log = AccessLog::start(&config(&path, 1 << 20)).expect("temporary file");
+        let log = start(&path, 1 << 20).expect("temporary file");
         let counters: Vec<_> = (0..3).map(|_| counters()).collect();
         thread::scope(|scope| {
             for (shard, counters) in counters.iter().enumerate() {
@@ -451,7 +481,7 @@ mod tests {
 
     #[test]
     fn lines_that_a_full_disk_refuses_are_counted() {
-        let log = AccessLog::start(&config(Path::new("/dev/full"), 4000)).expect("/dev/full opens");
+        let log = start(Path::new("/dev/full"), 4000).expect("/dev/full opens");
         let part = log.shard(counters());
         part.record(&record(b"/"));
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -464,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let error = AccessLog::start(&config(Path::new("/nonexistent/access.log"), 4000))
+        let error = start(Path::new("/nonexistent/access.log"), 4000)
             .err()
             .expect("no such directory");
         assert!(

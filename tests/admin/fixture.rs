@@ -93,7 +93,8 @@ pub(crate) fn start(view: &Arc<View>) -> Admin {
     let config = config::Admin {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
     };
-    Admin::start(&config, Arc::clone(view), None).expect("a free port")
+    let socket = Admin::bind(&config).expect("a free port");
+    Admin::start(socket, Arc::clone(view), None).expect("a thread")
 }
 
 pub(crate) fn filled() -> (Arc<View>, Admin) {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,8 @@ pub(crate) struct Config {
     descriptors: Option<u32>,
     /// Faults can be asked for, so panics are no failure of the test.
     faults: bool,
+    /// The user and group that start the proxy.
+    starter: Option<(u32, u32)>,
 }
 
 impl Config {
@@ -38,6 +41,7 @@ impl Config {
             tables: String::new(),
             descriptors: None,
             faults: false,
+            starter: None,
         }
     }
 
@@ -82,6 +86,12 @@ impl Config {
     /// Lets requests for `/fault/...` provoke faults.
     pub(crate) fn faults(mut self) -> Self {
         self.faults = true;
+        self
+    }
+
+    /// Has another user start the proxy. Only root may ask for that.
+    pub(crate) fn started_by(mut self, uid: u32, gid: u32) -> Self {
+        self.starter = Some((uid, gid));
         self
     }
 
@@ -158,7 +168,17 @@ impl Config {
     fn command(&self, path: &Path) -> Command {
         let binary = env!("CARGO_BIN_EXE_ringlane");
         let mut command = match self.descriptors {
-            None => Command::new(binary),
+            None => self.starter.map_or_else(
+                || Command::new(binary),
+                |(uid, gid)| {
+                    // The build's own directory may be closed to other users.
+                    let copy = self.directory.join("ringlane");
+                    std::fs::copy(binary, &copy).expect("a copy of the proxy");
+                    let mut command = Command::new(copy);
+                    command.uid(uid).gid(gid);
+                    command
+                },
+            ),
             Some(limit) => {
                 let mut shell = Command::new("sh");
                 shell.args([
