@@ -48,7 +48,7 @@ fn expect_refusal(mode: Mode) {
     );
 }
 
-/// The values of a field of proc_pid_status(5) over all threads.
+/// The values of a field of `proc_pid_status(5)` over all threads.
 fn of_all_threads(proxy: &Proxy, field: &str) -> BTreeSet<String> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("it runs");
     let statuses = tasks.filter_map(|task| {
