@@ -16,7 +16,7 @@ use ringlane::telemetry::counters::ShardCounters;
 use ringlane::telemetry::histogram::Histogram;
 
 fn counters(criterion: &mut Criterion) {
-    let shard = ShardCounters::new(1);
+    let shard = ShardCounters::new(1, 1);
     criterion.bench_function("counter/inc", |bencher| {
         bencher.iter(|| black_box(&shard).requests.inc());
     });
@@ -77,7 +77,7 @@ fn access_log(criterion: &mut Criterion) {
             buffer_bytes,
         });
         let log = AccessLog::start(opened.expect("/dev/null opens")).expect("a thread");
-        let shard = log.shard(Arc::new(ShardCounters::new(0)));
+        let shard = log.shard(Arc::new(ShardCounters::new(0, 0)));
         criterion.bench_function(name, |bencher| {
             bencher.iter_custom(|lines| timed_lines(&shard, lines));
         });

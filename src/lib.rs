@@ -13,9 +13,9 @@
 //!    a thread with its own ring. Nothing that follows leaves that thread.
 //! 2. [`downstream::accept`] takes a connection; [`downstream::connection`] waits, without a buffer, until bytes come.
 //! 3. [`exchange::request`] reads the head by the rules of [`http1`], finds the route and writes the head for the upstream.
-//! 4. [`exchange::attempt`] has a server chosen ([`balance`]), takes or makes a connection ([`upstream`]), sends, and decides whether
-//!    another attempt may follow. [`exchange::upload`] passes the rest of the body on while [`exchange::response`] passes the answer
-//!    back; a 101 turns both into [`exchange::tunnel`].
+//! 4. [`exchange::attempt`] has a server chosen ([`balance`]), takes or makes a connection ([`upstream`]), sends, and asks
+//!    `exchange::retry` whether another attempt may follow. [`exchange::upload`] passes the rest of the body on while
+//!    [`exchange::response`] passes the answer back; a 101 turns both into [`exchange::tunnel`].
 //! 5. Waits, sockets, the ring and the clock are in [`net`], the only place with unsafe code. [`net::deadline`] has every timeout.
 //! 6. What happened is counted in [`telemetry`] and shown by [`admin`].
 //!

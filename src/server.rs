@@ -106,6 +106,7 @@ impl Server {
                 .iter()
                 .map(|upstream| upstream.servers.len())
                 .sum(),
+            config.upstreams.len(),
         );
         let view = Arc::new(View::new(&config, Arc::clone(&counters), report(&driver)));
         let admin = admin

@@ -246,7 +246,7 @@ fn backups_serve_when_no_other_is_left(mode: Mode) {
 }
 
 fn a_full_server_is_passed_over(mode: Mode) {
-    let (proxy, origins) = two_silent(mode, "shards = 2", "", ", max_connections = 2");
+    let (proxy, origins) = two_silent(mode, "shards = 2", "", ", max_requests = 2");
     let mut held: Vec<_> = (0..4).map(|_| hold(&proxy, &origins)).collect();
     let first = held.iter().filter(|(server, ..)| *server == 0).count();
     assert_eq!(first, 2);

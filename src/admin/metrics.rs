@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::health::State;
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
-    FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, StickyKind, TimeoutKind,
+    FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses, StickyKind,
+    TimeoutKind, UpstreamCounters,
 };
 use crate::telemetry::date::unix_seconds;
 use crate::telemetry::histogram::Snapshot;
@@ -129,7 +130,7 @@ const SERVER_COUNTERS: [Row<ServerCounters>; 4] = [
     ),
 ];
 
-const SERVER_GAUGES: [Row<ServerCounters>; 2] = [
+const SERVER_GAUGES: [Row<ServerCounters>; 3] = [
     (
         "ringlane_upstream_active",
         "Exchanges and tunnels running.",
@@ -140,6 +141,39 @@ const SERVER_GAUGES: [Row<ServerCounters>; 2] = [
         "Connections in the pools.",
         |server| server.idle.get(),
     ),
+    (
+        "ringlane_upstream_open_connections",
+        "Connections open or being opened, in use and idle.",
+        |server| server.open.get(),
+    ),
+];
+
+const UPSTREAM_COUNTERS: [Row<UpstreamCounters>; 5] = [
+    (
+        "ringlane_upstream_retries_refused_total",
+        "Retries not made because the budget was used up.",
+        |upstream| upstream.retries_refused.get(),
+    ),
+    (
+        "ringlane_upstream_queue_waits_total",
+        "Requests that waited for a server with room.",
+        |upstream| upstream.queue_waits.get(),
+    ),
+    (
+        "ringlane_upstream_queue_timeouts_total",
+        "Requests that waited in vain.",
+        |upstream| upstream.queue_timeouts.get(),
+    ),
+    (
+        "ringlane_upstream_queue_full_total",
+        "Requests that found the queue full.",
+        |upstream| upstream.queue_full.get(),
+    ),
+    (
+        "ringlane_upstream_queue_left_total",
+        "Clients that left while they waited.",
+        |upstream| upstream.queue_left.get(),
+    ),
 ];
 
 /// The present state as Prometheus text.
@@ -149,6 +183,7 @@ pub(super) fn render(view: &View, overview: Option<&Overview>) -> String {
     process(&mut text, view);
     shards(&mut text, view);
     servers(&mut text, view);
+    upstreams(&mut text, view);
     if let Some(overview) = overview {
         health(&mut text, view, overview);
     }
@@ -305,6 +340,7 @@ fn servers(text: &mut Text, view: &View) {
     }
     server_responses(text, view);
     server_failures(text, view);
+    server_retries(text, view);
     server_latencies(text, view);
     server_sticky(text, view);
 }
@@ -362,6 +398,63 @@ fn server_failures(text: &mut Text, view: &View) {
                 sum,
             );
         }
+    }
+}
+
+fn server_retries(text: &mut Text, view: &View) {
+    let mut family = text.counter(
+        "ringlane_upstream_retries_total",
+        "Attempts that followed one on the server, by the reason.",
+    );
+    for (index, upstream, server) in view.servers() {
+        for kind in RetryKind::ALL {
+            let sum: u64 = view
+                .server_counters(index)
+                .map(|server| server.retry(kind).get())
+                .sum();
+            family.sample(
+                &[
+                    ("upstream", &upstream.name),
+                    ("server", &server.name),
+                    ("reason", kind.as_str()),
+                ],
+                sum,
+            );
+        }
+    }
+}
+
+/// All shards together, by upstream.
+fn upstreams(text: &mut Text, view: &View) {
+    for (name, help, value) in UPSTREAM_COUNTERS {
+        by_upstream(text.counter(name, help), view, |sum| sum as f64, value);
+    }
+    by_upstream(
+        text.gauge("ringlane_upstream_queue_length", "Requests that wait."),
+        view,
+        |sum| sum as f64,
+        |upstream| upstream.queued.get(),
+    );
+    by_upstream(
+        text.counter(
+            "ringlane_upstream_queue_wait_seconds_total",
+            "Time that requests waited.",
+        ),
+        view,
+        |sum| sum as f64 / 1e6,
+        |upstream| upstream.queue_wait_us.get(),
+    );
+}
+
+fn by_upstream(
+    mut family: Family<'_>,
+    view: &View,
+    unit: fn(u64) -> f64,
+    value: fn(&UpstreamCounters) -> u64,
+) {
+    for (number, upstream) in view.upstreams.iter().enumerate() {
+        let sum: u64 = view.upstream_counters(number).map(value).sum();
+        family.sample(&[("upstream", &upstream.name)], unit(sum));
     }
 }
 

@@ -10,8 +10,8 @@ use super::health::{Health, ServerHealth};
 use super::sampler::{Activity, Sampler};
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
-    Counter, FailureKind, OwnAnswers, ServerCounters, ShardCounters, StatusClasses, StickyKind,
-    TimeoutKind,
+    Counter, FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses,
+    StickyKind, TimeoutKind, UpstreamCounters,
 };
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::histogram::Snapshot;
@@ -273,23 +273,69 @@ fn kinds<'a, const N: usize>(
 #[derive(Serialize)]
 struct Upstream<'a> {
     name: &'a str,
+    /// By the reason of the attempt that was added.
+    retries: Counts,
+    retries_refused: u64,
+    queue: Queue,
     servers: Vec<Server<'a>>,
 }
 
 fn upstreams<'a>(sampler: &'a Sampler, overview: Option<&Overview>) -> Vec<Upstream<'a>> {
     let mut indexes = 0..;
-    let upstreams = sampler.view().upstreams.iter();
-    let upstreams = upstreams.map(|upstream| {
+    let view = sampler.view();
+    let upstreams = view.upstreams.iter().enumerate();
+    let upstreams = upstreams.map(|(number, upstream)| {
         let servers = upstream.servers.iter().zip(indexes.by_ref());
-        let servers = servers
+        let servers: Vec<_> = servers
             .map(|(server, index)| Server::new(sampler, overview, upstream, server, index))
             .collect();
+        let refused = view.upstream_counters(number);
         Upstream {
             name: &upstream.name,
+            retries: total(servers.iter().map(|server| &server.retries)),
+            retries_refused: refused.map(|upstream| upstream.retries_refused.get()).sum(),
+            queue: Queue::new(view, number),
             servers,
         }
     });
     upstreams.collect()
+}
+
+fn total<'a>(parts: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut counts = Counts::new();
+    for (name, count) in parts.flatten() {
+        *counts.entry(name).or_default() += count;
+    }
+    counts
+}
+
+/// Requests that wait for a server with room, or did.
+#[derive(Serialize)]
+struct Queue {
+    /// Waiting now.
+    length: u64,
+    waits: u64,
+    /// Of those that waited; null when none did.
+    mean_wait_us: Option<u64>,
+    timeouts: u64,
+    full: u64,
+    left: u64,
+}
+
+impl Queue {
+    fn new(view: &View, upstream: usize) -> Self {
+        let counters = || view.upstream_counters(upstream);
+        let sum = |value: fn(&UpstreamCounters) -> u64| counters().map(value).sum::<u64>();
+        let waits = sum(|upstream| upstream.queue_waits.get());
+        Self {
+            length: sum(|upstream| upstream.queued.get()),
+            waits,
+            mean_wait_us: sum(|upstream| upstream.queue_wait_us.get()).checked_div(waits),
+            timeouts: sum(|upstream| upstream.queue_timeouts.get()),
+            full: sum(|upstream| upstream.queue_full.get()),
+            left: sum(|upstream| upstream.queue_left.get()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -302,10 +348,13 @@ struct Server<'a> {
     health: ServerHealth,
     active: u64,
     idle: u64,
+    open: u64,
     requests: u64,
     connects: u64,
     responses: Counts,
     failures: Counts,
+    /// Attempts that followed one here, by reason.
+    retries: Counts,
     /// Null when the upstream's clients are not sticky.
     sticky: Option<Counts>,
     bytes_in: u64,
@@ -334,12 +383,17 @@ impl<'a> Server<'a> {
             health: ServerHealth::new(overview, index),
             active: sum(|server| server.active.get()),
             idle: sum(|server| server.idle.get()),
+            open: sum(|server| server.open.get()),
             requests: sum(|server| server.requests.get()),
             connects: sum(|server| server.connects.get()),
             responses: classes(counters().map(|server| &server.responses)),
             failures: kinds(
                 FailureKind::ALL.map(FailureKind::as_str),
                 counters().map(|server| &server.failures),
+            ),
+            retries: kinds(
+                RetryKind::ALL.map(RetryKind::as_str),
+                counters().map(|server| &server.retries),
             ),
             sticky: upstream.sticky.then(|| {
                 kinds(

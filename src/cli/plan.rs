@@ -139,10 +139,11 @@ fn row(f: &mut Formatter<'_>, name: &str, value: &str) -> fmt::Result {
 fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     writeln!(f, "\nupstream {}", upstream.name)?;
     row(f, "  policy", &policy(upstream))?;
+    row(f, "  retries", &retries(upstream))?;
     row(
         f,
-        "  retries",
-        &format!("on up to {} further servers", upstream.retries),
+        "  queue",
+        &or_off(upstream.queue.map(|n| queue(n, upstream))),
     )?;
     row(f, "  health", &or_off(upstream.health.as_ref().map(health)))?;
     row(
@@ -195,6 +196,32 @@ fn policy(upstream: &Upstream) -> String {
     format!("{name}{by}{bound}")
 }
 
+fn retries(upstream: &Upstream) -> String {
+    if upstream.retries == 0 {
+        return "none".to_owned();
+    }
+    let mut text = format!("on up to {} further servers", upstream.retries);
+    if let Some(statuses) = &upstream.retry_statuses {
+        let _ = write!(text, ", on {statuses} too");
+    }
+    if upstream.retry_non_idempotent {
+        text += ", of any method";
+    }
+    if upstream.retry_body_bytes > 0 {
+        let size = Size(upstream.retry_body_bytes);
+        let _ = write!(text, ", bodies kept up to {size}");
+    }
+    if let Some(percent) = upstream.retry_budget {
+        let _ = write!(text, ", budget {percent} %");
+    }
+    text
+}
+
+fn queue(length: usize, upstream: &Upstream) -> String {
+    let patience = Span(upstream.queue_timeout);
+    format!("up to {length} requests for each shard, for {patience}")
+}
+
 fn health(check: &Check) -> String {
     let what = match &check.kind {
         CheckKind::Tcp => "a connection".to_owned(),
@@ -245,6 +272,9 @@ fn server(server: &Server) -> String {
     }
     if server.backup {
         text += ", backup";
+    }
+    if let Some(limit) = server.max_requests {
+        let _ = write!(text, ", at most {limit} requests");
     }
     if let Some(limit) = server.max_connections {
         let _ = write!(text, ", at most {limit} connections");

@@ -174,7 +174,7 @@ fn host(text: &str) -> Result<HeaderValue, Flaw> {
     HeaderValue::from_str(text).map_err(|_| Flaw::new("this is not a host"))
 }
 
-fn statuses(text: &str) -> Result<Statuses, Flaw> {
+pub(super) fn statuses(text: &str) -> Result<Statuses, Flaw> {
     text.parse::<Statuses>()
         .map_err(|bad| Flaw::new(bad.to_string()))
 }

@@ -356,6 +356,15 @@ static UPSTREAM: Section = Section {
         .default(Value::Text("keep")),
         duration("resolve", SECOND, DAY).or("off"),
         number("retries", 0, 16).default(Value::Number(1)),
+        text("retry_statuses", STATUSES_RULE).or("off"),
+        flag("retry_non_idempotent", false),
+        // With a head of the default limit it fits one of the shard's largest buffers.
+        size("retry_body_bytes", 1, 64 * KIB).or("off"),
+        number("retry_budget", 1, 1000)
+            .or("off")
+            .default(Value::Number(20)),
+        number("queue", 1, 1 << 20).or("off"),
+        timeout("queue_timeout", seconds(5)),
         timeout("connect_timeout", seconds(3)),
         timeout("response_header_timeout", seconds(60)),
         timeout("response_body_timeout", seconds(60)),
@@ -443,6 +452,7 @@ static SERVER: Section = Section {
         text("name", NAME_RULE).default(Value::Derived("the address")),
         number("weight", 0, 1000).default(Value::Number(1)),
         flag("backup", false),
+        number("max_requests", 1, CONNECTIONS_MAX).or("off"),
         number("max_connections", 1, CONNECTIONS_MAX).or("off"),
     ],
 };

@@ -351,6 +351,8 @@ pub struct Server {
     /// Serves only when no other server is left.
     pub backup: bool,
     /// Requests that it may have in flight, over all shards; `None` is no limit.
+    pub max_requests: Option<u32>,
+    /// Connections to it that may be open, in use and idle, over all shards; `None` is no limit.
     pub max_connections: Option<u32>,
 }
 
@@ -402,6 +404,18 @@ pub struct Upstream {
     /// Further servers that a request may be tried on after one that took it and gave no answer; 0 also keeps a request from moving on
     /// when a server cannot be connected to.
     pub retries: u32,
+    /// Statuses that send a request on to another server; `None` when none do.
+    pub retry_statuses: Option<Statuses>,
+    /// Requests of methods that are not idempotent may be sent again after a server may have acted on them.
+    pub retry_non_idempotent: bool,
+    /// Bytes of body data up to which a request is kept for another attempt; 0 keeps what came with the head.
+    pub retry_body_bytes: u64,
+    /// Percent of the requests that may be sent again; `None` is no budget.
+    pub retry_budget: Option<u32>,
+    /// Requests that wait when every server is full, for each shard; `None` when none do.
+    pub queue: Option<usize>,
+    /// How long one waits.
+    pub queue_timeout: Duration,
     /// To establish a connection.
     pub connect_timeout: Duration,
     /// From the last byte of the request to the response head.

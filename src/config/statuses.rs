@@ -35,6 +35,22 @@ impl Statuses {
     }
 }
 
+/// As the file writes it.
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, range) in self.ranges.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            let (first, last) = (range.start(), range.end());
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for Statuses {
     type Err = BadStatuses;
 
@@ -86,6 +102,12 @@ mod tests {
         ] {
             assert_eq!(statuses.contains(status), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn they_are_written_as_codes_and_ranges() {
+        let statuses: Statuses = "5xx, 404,400-403".parse().expect("well formed");
+        assert_eq!(statuses.to_string(), "500-599,404,400-403");
     }
 
     #[test]

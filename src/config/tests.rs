@@ -271,6 +271,35 @@ fn mistakes_in_lists() {
 }
 
 #[test]
+fn mistakes_in_retries_and_queues() {
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "retry_statuses = \"200,503\"",
+            &["error 7: retry_statuses: 200 is no failure (write statuses from 400 to 599"],
+        ),
+        (
+            "retries = 0\nretry_statuses = \"503\"",
+            &["warning 8: retry_statuses never acts: retries is 0"],
+        ),
+        (
+            "retry_body_bytes = \"1MiB\"",
+            &["error 7: retry_body_bytes is 1MiB; it takes \"1B\" to \"64KiB\""],
+        ),
+        (
+            "queue_timeout = \"1s\"",
+            &["warning 7: queue_timeout never acts: there is no queue (add queue"],
+        ),
+        (
+            "queue = 5",
+            &["warning 7: queue hardly acts: a server without limit is never full (give"],
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_complaints(&format!("{REST}{lines}\n"), expected);
+    }
+}
+
+#[test]
 fn mistakes_in_balancing() {
     let cases: [(&str, &[&str]); 8] = [
         (

@@ -5,8 +5,8 @@ use toml::Spanned;
 use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
 use super::{
-    HostPolicy, Pool, Server, ServerAddress, Upstream, WhenNoneHealthy, address, health, listen,
-    policy, sticky,
+    HostPolicy, Pool, Server, ServerAddress, Statuses, Upstream, WhenNoneHealthy, address, health,
+    listen, policy, sticky,
 };
 
 const NAME_BYTES_MAX: usize = 64;
@@ -73,6 +73,14 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         resolve: table.duration_or_word("resolve"),
         pool: pool(&table.table("pool")),
         retries: table.number("retries") as u32,
+        retry_statuses: table.parsed("retry_statuses", retry_statuses),
+        retry_non_idempotent: table.flag("retry_non_idempotent"),
+        retry_body_bytes: table.size_or_word("retry_body_bytes").unwrap_or(0),
+        retry_budget: table
+            .number_or_word("retry_budget")
+            .map(|percent| percent as u32),
+        queue: table.number_or_word("queue").map(|length| length as usize),
+        queue_timeout: table.duration("queue_timeout"),
         connect_timeout: table.duration("connect_timeout"),
         response_header_timeout: table.duration("response_header_timeout"),
         response_body_timeout: table.duration("response_body_timeout"),
@@ -90,6 +98,8 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
             }
         }
     }
+    check_retries(table, &upstream, complaints);
+    check_queue(table, &upstream, complaints);
     let named = upstream
         .servers
         .iter()
@@ -99,6 +109,52 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
         complaints.warning(&table.span_of("resolve"), flaw);
     }
     upstream
+}
+
+fn retry_statuses(text: &str) -> Result<Statuses, Flaw> {
+    let statuses = health::statuses(text)?;
+    match (200..400).find(|status| statuses.contains(*status)) {
+        None => Ok(statuses),
+        Some(status) => {
+            let flaw = Flaw::new(format!("{status} is no failure"));
+            Err(flaw.help("write statuses from 400 to 599, such as \"502-504\""))
+        }
+    }
+}
+
+/// Complains about settings for retries where there are none.
+fn check_retries(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaints<'_>) {
+    let keys = [
+        "retry_statuses",
+        "retry_non_idempotent",
+        "retry_body_bytes",
+        "retry_budget",
+    ];
+    for key in keys.into_iter().filter(|key| table.changes(key)) {
+        if upstream.retries == 0 {
+            let flaw = Flaw::new(format!("{key} never acts: retries is 0"));
+            complaints.warning(&table.span_of(key), flaw);
+        }
+    }
+}
+
+/// Complains about a queue that nothing fills, or that is not there.
+fn check_queue(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaints<'_>) {
+    if upstream.queue.is_none() {
+        if table.changes("queue_timeout") {
+            let flaw = Flaw::new("queue_timeout never acts: there is no queue");
+            let flaw = flaw.help("add queue = and how many requests may wait in each shard");
+            complaints.warning(&table.span_of("queue_timeout"), flaw);
+        }
+        return;
+    }
+    let servers = &upstream.servers;
+    let unlimited = |server: &Server| server.max_requests.or(server.max_connections).is_none();
+    if !servers.is_empty() && servers.iter().any(unlimited) {
+        let flaw = Flaw::new("queue hardly acts: a server without limit is never full");
+        let flaw = flaw.help("give every server max_requests or max_connections");
+        complaints.warning(&table.span_of("queue"), flaw);
+    }
 }
 
 /// Names go into header fields, metrics and paths of the status page.
@@ -180,14 +236,16 @@ fn server(table: &Reader<'_>) -> Option<Server> {
     let address = table.parsed("address", address::server);
     let name = table.parsed("name", name);
     let (weight, backup) = (table.number("weight") as u16, table.flag("backup"));
-    let max_connections = table.number_or_word("max_connections");
+    let limit = |key| table.number_or_word(key).map(|count| count as u32);
+    let (max_requests, max_connections) = (limit("max_requests"), limit("max_connections"));
     let address = address?;
     Some(Server {
         name: name.unwrap_or_else(|| address.to_string()),
         address,
         weight,
         backup,
-        max_connections: max_connections.map(|count| count as u32),
+        max_requests,
+        max_connections,
     })
 }
 

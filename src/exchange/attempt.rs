@@ -8,9 +8,12 @@ use std::time::Instant;
 
 use super::client::{After, Client};
 use super::lane::{Held, Lane};
+use super::queue::{self, Unserved};
 use super::record::{self, Outcome};
 use super::request::Request;
 use super::response::{Answering, Failure, Finish};
+use super::retry::{self, Course, Fault, may_act_twice};
+use super::spare::Spare;
 use super::transfer::{self, TransferError};
 use super::tunnel;
 use super::upload::UploadError;
@@ -18,83 +21,9 @@ use crate::balance::NoServer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::net::listener::is_exhaustion;
-use crate::telemetry::counters::{FailureKind, TimeoutKind};
+use crate::telemetry::counters::{FailureKind, RetryKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
-
-/// Why an attempt did not end with a whole answer.
-#[derive(Debug)]
-enum Fault {
-    /// On the answering side.
-    Answer(Failure),
-    /// On the side of the request's body; `begun` when the client had got a part of the answer.
-    Upload { error: UploadError, begun: bool },
-}
-
-impl Fault {
-    /// How the server failed, when it was the server.
-    fn of_server(&self) -> Option<FailureKind> {
-        match self {
-            Self::Answer(Failure::Connect(kind) | Failure::Server(kind)) => Some(*kind),
-            Self::Answer(Failure::NoAnswer) => Some(FailureKind::Closed),
-            Self::Answer(Failure::Truncated { .. }) => Some(FailureKind::Truncated),
-            Self::Upload {
-                error: UploadError::ServerOverdue,
-                ..
-            } => Some(FailureKind::ResponseTimeout),
-            Self::Answer(Failure::ClientGone | Failure::ClientStalled) | Self::Upload { .. } => {
-                None
-            }
-        }
-    }
-
-    /// The timeout that was over, when it was one.
-    fn timeout(&self) -> Option<TimeoutKind> {
-        match self {
-            Self::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => {
-                Some(TimeoutKind::Connect)
-            }
-            Self::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
-                Some(TimeoutKind::ResponseHeader)
-            }
-            Self::Answer(Failure::ClientStalled)
-            | Self::Upload {
-                error: UploadError::ServerOverdue,
-                ..
-            } => Some(TimeoutKind::Write),
-            Self::Upload {
-                error: UploadError::ClientOverdue,
-                ..
-            } => Some(TimeoutKind::ClientBody),
-            Self::Answer(_) | Self::Upload { .. } => None,
-        }
-    }
-}
-
-/// What follows a failed attempt.
-enum Next {
-    /// The same server, over a new connection.
-    SameServer,
-    /// Another server.
-    OtherServer,
-    /// Nothing: the client gets this answer.
-    Answer(Answer),
-    /// Nothing: the client's connection ends.
-    End(After),
-}
-
-/// What attempts have in common and add up to.
-#[derive(Debug, Default)]
-struct Course {
-    /// Servers that failed it, by index in the group.
-    tried: Vec<usize>,
-    /// Attempts after the first.
-    retries: u32,
-    /// Attempts that may still follow one whose request a server may have seen.
-    retries_left: u32,
-    /// The last attempt went over a pooled connection.
-    reused: bool,
-}
 
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
 pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> After {
@@ -103,54 +32,167 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         retries_left: group.retries,
         ..Course::default()
     };
-    let mut server = group.choose(request.key, request.traits.bond, &course.tried);
-    let mut answer = None;
-    let mut fresh = false;
-    let after = loop {
-        let index = match server {
-            Ok(index) => index,
-            Err(why) => {
-                let answer = answer.unwrap_or_else(|| unavailable(why));
-                break Box::pin(own_answer(lane, client, request, answer, &course)).await;
-            }
-        };
-        let chosen = &group.servers[index];
-        let fault = match attempt(lane, client, request, index, fresh, &mut course).await {
+    let after = match group.choose_first(request.key, request.traits.bond) {
+        Ok(server) => attempts(lane, client, request, server, &mut course).await,
+        Err(why) => Box::pin(without_server(lane, client, request, why, &mut course)).await,
+    };
+    group.release();
+    lane.give(std::mem::take(&mut request.outgoing));
+    after
+}
+
+/// A request for which there is no server right now.
+async fn without_server(
+    lane: &Lane,
+    client: &Client,
+    request: &mut Request<'_>,
+    why: NoServer,
+    course: &mut Course,
+) -> After {
+    let served = match &request.group.queue {
+        Some(queue) if why == NoServer::AllFull => queue::wait(lane, client, request, queue).await,
+        _ => Err(Unserved::NoServer(why)),
+    };
+    let answer = match served {
+        Ok(index) => return attempts(lane, client, request, index, course).await,
+        Err(Unserved::NoServer(why)) => retry::unavailable(why),
+        Err(Unserved::Overdue) => retry::OVERDUE,
+        Err(Unserved::ClientGone) => {
+            log(lane, request, &Outcome::default(), course);
+            return After::Close;
+        }
+    };
+    own_answer(lane, client, request, answer, course).await
+}
+
+/// Attempts until one gives an answer or no further one may be made.
+async fn attempts(
+    lane: &Lane,
+    client: &Client,
+    request: &mut Request<'_>,
+    first: usize,
+    course: &mut Course,
+) -> After {
+    let group = request.group;
+    let (mut index, mut fresh) = (first, false);
+    loop {
+        let server = &group.servers[index];
+        let fault = match attempt(lane, client, request, index, fresh, course).await {
             Ok((finish, connection)) => {
-                break finished(lane, client, request, chosen, &finish, connection, &course);
+                if let Some(spare) = course.spare.take() {
+                    spare.discard(lane, group);
+                }
+                return finished(lane, client, request, server, &finish, connection, course);
             }
             Err(fault) => fault,
         };
+        group.release();
         count(lane, group, index, &fault, course.reused);
-        match next(&fault, request, &mut course) {
-            Next::SameServer => fresh = true,
-            Next::OtherServer => {
-                course.tried.push(index);
-                server = group.choose(request.key, request.traits.bond, &course.tried);
-                fresh = false;
-                answer = Some(own(&fault));
-            }
-            Next::Answer(answer) => {
-                break Box::pin(own_answer(lane, client, request, answer, &course)).await;
-            }
-            Next::End(after) => {
-                log(
-                    lane,
-                    request,
-                    &Outcome {
-                        server: &chosen.name,
-                        ..Outcome::default()
-                    },
-                    &course,
-                );
-                break after;
-            }
+        let Some((kind, next)) = another(lane, request, index, &fault, course) else {
+            return Box::pin(give_up(lane, client, request, server, fault, course)).await;
+        };
+        if let Fault::Status(spare) = fault
+            && let Some(older) = course.spare.replace(spare)
+        {
+            older.discard(lane, group);
         }
+        fresh = kind == RetryKind::Reused;
+        index = next;
         course.retries += 1;
         lane.counters.retries.inc();
+        lane.server(server.id).retry(kind).inc();
+    }
+}
+
+/// Why and on which server the request is tried again, if it is.
+fn another(
+    lane: &Lane,
+    request: &Request<'_>,
+    index: usize,
+    fault: &Fault,
+    course: &mut Course,
+) -> Option<(RetryKind, usize)> {
+    let group = request.group;
+    let kind = course.retry(fault, request)?;
+    let next = if kind == RetryKind::Reused {
+        index
+    } else {
+        course.tried.push(index);
+        group
+            .choose(request.key, request.traits.bond, &course.tried)
+            .ok()?
     };
-    lane.give(std::mem::take(&mut request.outgoing));
+    // A request that never reached a server burdens the next one no more than if it had come there first.
+    if kind != RetryKind::Connect && !group.may_retry() {
+        lane.counters.upstreams[group.id].retries_refused.inc();
+        return None;
+    }
+    Some((kind, next))
+}
+
+/// After the last attempt: the client gets the last answer of a server, when there was one, or hears of the fault.
+async fn give_up(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    server: &Server,
+    fault: Fault,
+    course: &mut Course,
+) -> After {
+    if let Some(after) = fault.end() {
+        return ended(lane, request, server, after, course);
+    }
+    let answer = fault.answer();
+    let spare = match fault {
+        Fault::Status(spare) => Some(spare),
+        _ => course.spare.take(),
+    };
+    if let Some(older) = course.spare.take() {
+        older.discard(lane, request.group);
+    }
+    match spare {
+        Some(spare) => spare.deliver(lane, client, request, course).await,
+        None => own_answer(lane, client, request, answer, course).await,
+    }
+}
+
+/// The client's connection ends without a whole answer.
+pub(super) fn ended(
+    lane: &Lane,
+    request: &Request<'_>,
+    server: &Server,
+    after: After,
+    course: &Course,
+) -> After {
+    let outcome = Outcome {
+        server: &server.name,
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
     after
+}
+
+/// The answering side of an attempt that began at `started`.
+pub(super) fn answering<'x>(
+    lane: &'x Lane,
+    client: &'x Client,
+    request: &Request<'x>,
+    index: usize,
+    started: Instant,
+) -> Answering<'x> {
+    Answering {
+        lane,
+        client,
+        traits: request.traits,
+        group: request.group,
+        index,
+        server: &request.group.servers[index],
+        uploading: Cell::new(!request.upload.ended()),
+        head_seen: Cell::new(false),
+        started,
+        unwanted_statuses: None,
+        unwanted: Cell::new(None),
+    }
 }
 
 async fn attempt(
@@ -198,19 +240,12 @@ async fn attempt(
     }
     // When the send failed because the server has closed, it may still have answered first.
     let uploads = !request.upload.ended() && sent.is_ok();
-    let answering = Answering {
-        lane,
-        client,
-        traits: request.traits,
-        group,
-        index,
-        server,
-        uploading: Cell::new(!request.upload.ended()),
-        head_seen: Cell::new(false),
-        started,
-    };
-    let finish = if uploads {
-        Box::pin(both(&answering, request, &connection)).await?
+    let mut answering = answering(lane, client, request, index, started);
+    if course.retries_left > 0 && may_act_twice(request) {
+        answering.unwanted_statuses = group.retry_statuses.as_ref();
+    }
+    let answered = if uploads {
+        Box::pin(both(&answering, request, &connection)).await
     } else {
         client
             .deadline
@@ -218,7 +253,17 @@ async fn attempt(
         answering
             .run(&connection.socket)
             .await
-            .map_err(Fault::Answer)?
+            .map_err(Fault::Answer)
+    };
+    let finish = match (answered, answering.unwanted.take()) {
+        (Err(_), Some(start)) => {
+            return Err(Fault::Status(Box::new(Spare {
+                index,
+                start,
+                connection,
+            })));
+        }
+        (answered, _) => answered?,
     };
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
@@ -309,7 +354,10 @@ async fn both(
         group,
         ..
     } = *answering;
-    let mut upload = pin!(request.upload.run(lane, client, &connection.socket));
+    let Request {
+        upload, outgoing, ..
+    } = request;
+    let mut upload = pin!(upload.run(lane, client, &connection.socket, outgoing));
     let mut answer = pin!(answering.run(&connection.socket));
     let mut ended = false;
     poll_fn(|cx| {
@@ -334,7 +382,7 @@ async fn both(
 }
 
 /// After a whole answer: what becomes of both connections.
-fn finished(
+pub(super) fn finished(
     lane: &Lane,
     client: &Client,
     request: &Request<'_>,
@@ -385,7 +433,7 @@ fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Cours
 }
 
 /// Counts what went wrong, and tells of a server's failure. Those to connect have been told where the cause was known.
-fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
+pub(super) fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
     if let Some(kind) = fault.of_server() {
         lane.server(group.servers[index].id).failure(kind).inc();
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
@@ -397,78 +445,6 @@ fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) 
     }
     if let Some(kind) = fault.timeout() {
         lane.counters.timeout(kind).inc();
-    }
-}
-
-/// Whether and where the request is tried again.
-fn next(fault: &Fault, request: &Request<'_>, course: &mut Course) -> Next {
-    let repeatable = request.upload.is_repeatable();
-    match fault {
-        // Nothing was sent, so nothing can happen twice.
-        Fault::Answer(Failure::Connect(_)) if repeatable && request.group.retries > 0 => {
-            Next::OtherServer
-        }
-        Fault::Answer(Failure::NoAnswer) if repeatable && request.traits.idempotent => {
-            if course.reused {
-                return Next::SameServer;
-            }
-            if course.retries_left == 0 {
-                return Next::Answer(own(fault));
-            }
-            course.retries_left -= 1;
-            Next::OtherServer
-        }
-        Fault::Answer(Failure::Truncated { until_close: true }) => Next::End(After::Reset),
-        Fault::Answer(Failure::Truncated { .. } | Failure::ClientGone | Failure::ClientStalled)
-        | Fault::Upload {
-            error: UploadError::ClientGone,
-            ..
-        } => Next::End(After::Close),
-        Fault::Upload { begun: true, .. } => Next::End(After::Reset),
-        Fault::Answer(_) | Fault::Upload { .. } => Next::Answer(own(fault)),
-    }
-}
-
-const UNREACHABLE: Answer = Answer::new(502, "upstream cannot be reached");
-
-/// The answer when there is no server to try.
-fn unavailable(why: NoServer) -> Answer {
-    match why {
-        NoServer::NoneHealthy => Answer::new(503, "no healthy upstream"),
-        NoServer::AllFull => Answer {
-            field: Some(("Retry-After", "1")),
-            ..Answer::new(503, "all servers are busy")
-        },
-        NoServer::AllTried => UNREACHABLE,
-    }
-}
-
-/// The answer that tells a client of a fault.
-fn own(fault: &Fault) -> Answer {
-    match fault {
-        Fault::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => {
-            Answer::new(504, "upstream cannot be reached in time")
-        }
-        Fault::Answer(Failure::Connect(_)) => UNREACHABLE,
-        Fault::Answer(Failure::Server(FailureKind::ResponseTimeout))
-        | Fault::Upload {
-            error: UploadError::ServerOverdue,
-            ..
-        } => Answer::new(504, "upstream did not answer in time"),
-        Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
-            Answer::new(502, "upstream sent an invalid response")
-        }
-        Fault::Upload {
-            error: UploadError::ClientOverdue,
-            ..
-        } => Answer::new(408, "request body did not come in time"),
-        Fault::Upload {
-            error: UploadError::Refused(refusal),
-            ..
-        } => Answer::new(refusal.status(), refusal.as_str()),
-        Fault::Answer(_) | Fault::Upload { .. } => {
-            Answer::new(502, "upstream closed the connection without an answer")
-        }
     }
 }
 

@@ -120,8 +120,8 @@ impl Lane {
         queues_sends: bool,
     ) -> Self {
         let mut first_id = 0;
-        let groups = config.upstreams.iter().map(|upstream| {
-            let group = Group::new(upstream, first_id, places, shard, counters, health);
+        let groups = config.upstreams.iter().enumerate().map(|(id, upstream)| {
+            let group = Group::new(upstream, id, first_id, places, shard, counters, health);
             first_id += upstream.servers.len();
             group
         });
@@ -192,6 +192,22 @@ impl Lane {
         }
     }
 
+    /// Adds `bytes` to a buffer of one of the pools, which a larger one takes the place of when it is full. False, and nothing is
+    /// added, when the largest is too small.
+    pub fn extend(&self, buffer: &mut Vec<u8>, bytes: &[u8]) -> bool {
+        let len = buffer.len() + bytes.len();
+        if len > buffer.capacity() {
+            if len > BULK_BYTES {
+                return false;
+            }
+            let mut larger = self.take_for(len);
+            larger.extend_from_slice(buffer);
+            self.give(std::mem::replace(buffer, larger));
+        }
+        buffer.extend_from_slice(bytes);
+        true
+    }
+
     /// Gives a buffer back to the pool that it came from.
     #[inline]
     pub fn give(&self, buffer: Vec<u8>) {
@@ -256,6 +272,11 @@ impl Lane {
     #[inline]
     pub fn access_log(&self) -> Option<&ShardAccessLog> {
         self.access_log.as_ref()
+    }
+
+    /// Work of the sweeper in each turn, for upstreams whose servers have limits.
+    pub fn sweep_groups(&self) {
+        self.groups.iter().for_each(Group::tick);
     }
 
     /// Work of the sweeper that can wait for a whole second: pools and gauges.

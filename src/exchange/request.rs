@@ -240,6 +240,7 @@ impl<'l> Reading<'l, '_> {
                 Reader::new(framing),
                 coding,
                 self.lane.config.limits.body_bytes,
+                group.retry_body_bytes,
             ),
             traits: self.traits(method, upgrade.is_some(), group),
             client,

@@ -9,6 +9,7 @@ use super::lane::Lane;
 use super::request::Traits;
 use super::sticky;
 use super::transfer::{self, TransferError};
+use crate::config::Statuses;
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing};
@@ -20,7 +21,7 @@ use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 
 /// How often a client that waits for its answer is looked at.
-const CLIENT_LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const CLIENT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Interim responses that a server may send before the final one.
 const INTERIMS_MAX: u32 = 64;
 
@@ -33,6 +34,9 @@ pub enum Failure {
     NoAnswer,
     /// The server failed in another way before the client got anything.
     Server(FailureKind),
+    /// The server answered with a status that another server may do better than; nothing has left. The answer is in
+    /// [`Answering::unwanted`].
+    Unwanted,
     /// The server failed when the client had got a part of the answer.
     Truncated {
         /// The client finds the end of the body by the connection's end.
@@ -52,12 +56,24 @@ impl From<Refusal> for Failure {
 
 /// A final response that has begun.
 #[derive(Debug)]
-struct Start {
+pub struct Start {
     /// The head for the client and what has come of the body.
     out: Vec<u8>,
     reader: Reader,
     coding: Coding,
     finish: Finish,
+}
+
+impl Start {
+    /// Whether the answer has been read to its end and leaves its connection fit for the next request.
+    pub fn leaves_connection(&self) -> bool {
+        self.reader.ended() && self.finish.reusable
+    }
+
+    /// The buffer of an answer that nobody gets.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.out
+    }
 }
 
 /// What came of an answer that was passed on whole.
@@ -108,6 +124,10 @@ pub struct Answering<'x> {
     pub head_seen: Cell<bool>,
     /// When the attempt began.
     pub started: Instant,
+    /// Statuses of answers that are not to be passed on at once.
+    pub unwanted_statuses: Option<&'x Statuses>,
+    /// An answer with such a status.
+    pub unwanted: Cell<Option<Box<Start>>>,
 }
 
 impl Answering<'_> {
@@ -116,12 +136,26 @@ impl Answering<'_> {
         let mut head = self.lane.take_response_head();
         let start = self.start(server, &mut head).await;
         self.lane.give_response_head(head);
+        let start = start?;
+        if let Some(statuses) = self.unwanted_statuses
+            && statuses.contains(start.finish.status)
+            // With the rest of the request's body under way, neither can wait.
+            && !self.uploading.get()
+        {
+            self.unwanted.set(Some(Box::new(start)));
+            return Err(Failure::Unwanted);
+        }
+        self.pass_on(server, start).await
+    }
+
+    /// Passes on an answer that has begun.
+    pub async fn pass_on(&self, server: &Socket, start: Start) -> Result<Finish, Failure> {
         let Start {
             out,
             mut reader,
             coding,
             mut finish,
-        } = start?;
+        } = start;
         self.send_queued(out).await?;
         if !reader.ended() {
             // Boxed, like all rarer parts: what every exchange holds stays small.

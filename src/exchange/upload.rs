@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::lane::Lane;
 use super::transfer::{self, TransferError};
-use crate::http1::body::{Coding, Reader};
+use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::Slot;
 use crate::net::socket::Socket;
@@ -30,17 +30,22 @@ pub struct Upload {
     coding: Coding,
     /// Bytes of data that may still come.
     allowed: u64,
+    /// Bytes of data that may still be kept for another attempt; `None` when only those are that came with the head.
+    keep: Option<u64>,
     /// Bytes were taken from the client that are not kept for another attempt.
     spent: bool,
 }
 
 impl Upload {
-    /// The whole body, of which at most `limit` bytes are taken.
-    pub fn new(reader: Reader, coding: Coding, limit: Option<u64>) -> Self {
+    /// The whole body, of which at most `limit` bytes are taken. It is kept when it has at most `keep_max` bytes.
+    pub fn new(reader: Reader, coding: Coding, limit: Option<u64>, keep_max: u64) -> Self {
+        // One that is known to be longer need not be copied until then.
+        let too_long = matches!(reader, Reader::Length(length) if length > keep_max);
         Self {
             reader,
             coding,
             allowed: limit.unwrap_or(u64::MAX),
+            keep: (keep_max > 0 && !too_long).then_some(keep_max),
             spent: false,
         }
     }
@@ -66,7 +71,9 @@ impl Upload {
         if self.ended() || input.is_empty() {
             return Ok(0);
         }
-        self.transfer(lane, input, coding, out)
+        let moved = self.transfer(lane, input, coding, out)?;
+        self.keep = self.keep.and_then(|keep| keep.checked_sub(moved.data));
+        Ok(moved.consumed)
     }
 
     fn transfer(
@@ -75,26 +82,27 @@ impl Upload {
         input: &[u8],
         coding: Coding,
         out: &mut Vec<u8>,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<Moved, Refusal> {
         let moved = self.reader.transfer(input, coding, &lane.limits, out)?;
         self.allowed = self
             .allowed
             .checked_sub(moved.data)
             .ok_or(Refusal::BodyTooLarge)?;
-        Ok(moved.consumed)
+        Ok(moved)
     }
 
-    /// Passes the rest of the body on as it comes; what follows it stays pending with the client.
+    /// Passes the rest of the body on as it comes; what follows it stays pending with the client. `sent` is what the server got so
+    /// far; a body that is small enough is added to it.
     pub async fn run(
         &mut self,
         lane: &Lane,
         client: &Client,
         server: &Socket,
+        sent: &mut Vec<u8>,
     ) -> Result<(), UploadError> {
         while !self.ended() {
             let input = receive(lane, client).await?;
-            self.spent = true;
-            let passed = self.pass(lane, client, server, &input).await;
+            let passed = self.pass(lane, client, server, &input, sent).await;
             lane.give(input);
             passed?;
         }
@@ -109,20 +117,32 @@ impl Upload {
         client: &Client,
         server: &Socket,
         input: &[u8],
+        sent: &mut Vec<u8>,
     ) -> Result<(), UploadError> {
         if self.reader.is_plain() {
             let taken = self.reader.take_plain(input.len());
+            self.keep(lane, &input[..taken], taken as u64, sent);
             keep_rest(client, &input[taken..]);
             return send(lane, client, server, &input[..taken]).await;
         }
         let mut output = lane.take_for(input.len());
-        let consumed = self
+        let moved = self
             .transfer(lane, input, self.coding, &mut output)
             .map_err(UploadError::Refused)?;
-        keep_rest(client, &input[consumed..]);
-        let sent = send(lane, client, server, &output).await;
+        self.keep(lane, &output, moved.data, sent);
+        keep_rest(client, &input[moved.consumed..]);
+        let passed = send(lane, client, server, &output).await;
         lane.give(output);
-        sent
+        passed
+    }
+
+    /// Adds `bytes` to those `sent` that another attempt could send again, unless the body has become too long for that.
+    fn keep(&mut self, lane: &Lane, bytes: &[u8], data: u64, sent: &mut Vec<u8>) {
+        self.keep = self.keep.and_then(|keep| keep.checked_sub(data));
+        if self.keep.is_none() || !lane.extend(sent, bytes) {
+            self.keep = None;
+            self.spent = true;
+        }
     }
 }
 

@@ -189,8 +189,8 @@ async fn serve(
 }
 
 /// The shard's counters, by shard number.
-pub fn counters(shards: usize, servers: usize) -> AllCounters {
+pub fn counters(shards: usize, servers: usize, upstreams: usize) -> AllCounters {
     (0..shards)
-        .map(|_| Arc::new(ShardCounters::new(servers)))
+        .map(|_| Arc::new(ShardCounters::new(servers, upstreams)))
         .collect()
 }

@@ -28,6 +28,7 @@ pub async fn run(
         let ticks = interval.tick().await?;
         lane.counters.sweeps.inc();
         lane.deadlines.sweep(ticks);
+        lane.sweep_groups();
         lane.update_date();
         if let Some(log) = lane.access_log() {
             log.flush();

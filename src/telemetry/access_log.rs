@@ -375,7 +375,7 @@ mod tests {
     }
 
     fn counters() -> Arc<ShardCounters> {
-        Arc::new(ShardCounters::new(0))
+        Arc::new(ShardCounters::new(0, 0))
     }
 
     #[test]

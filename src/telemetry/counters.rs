@@ -135,6 +135,20 @@ kinds! {
     }
 }
 
+kinds! {
+    /// Why a request was sent again.
+    RetryKind {
+        /// No connection could be had.
+        Connect = "connect",
+        /// The server closed a pooled connection before a byte of the answer.
+        Reused = "reused",
+        /// The server closed a new connection before a byte of the answer.
+        Closed = "closed",
+        /// The server answered with one of the statuses to try again on.
+        Status = "status",
+    }
+}
+
 /// Counters by status class.
 #[derive(Debug, Default)]
 pub struct StatusClasses([Counter; Self::COUNT]);
@@ -236,14 +250,16 @@ pub struct ShardCounters {
     pub sweeps: Counter,
     /// By flat server index: all servers of all upstreams, in the order of the configuration.
     pub servers: Box<[ServerCounters]>,
+    /// By upstream, in the order of the configuration.
+    pub upstreams: Box<[UpstreamCounters]>,
 }
 
 impl ShardCounters {
     /// The value of [`Self::cpu`] for a thread that may run anywhere.
     pub const NOT_PINNED: u32 = u32::MAX;
 
-    /// Counters at zero for a shard that knows `servers` servers.
-    pub fn new(servers: usize) -> Self {
+    /// Counters at zero for a shard that knows `servers` servers in `upstreams` upstreams.
+    pub fn new(servers: usize, upstreams: usize) -> Self {
         Self {
             thread_id: AtomicU32::new(0),
             cpu: AtomicU32::new(Self::NOT_PINNED),
@@ -269,6 +285,9 @@ impl ShardCounters {
             access_log_dropped: Counter::default(),
             sweeps: Counter::default(),
             servers: (0..servers).map(|_| ServerCounters::default()).collect(),
+            upstreams: (0..upstreams)
+                .map(|_| UpstreamCounters::default())
+                .collect(),
         }
     }
 
@@ -284,6 +303,10 @@ impl ShardCounters {
         for server in &self.servers {
             server.active.set(0);
             server.idle.set(0);
+            server.open.set(0);
+        }
+        for upstream in &self.upstreams {
+            upstream.queued.set(0);
         }
         self.thread_id.store(thread_id, Relaxed);
     }
@@ -317,6 +340,8 @@ pub struct ServerCounters {
     pub active: Gauge,
     /// Connections in the pool.
     pub idle: Gauge,
+    /// Connections open or being opened: idle, in use, tunnels.
+    pub open: Gauge,
     /// Attempts: requests sent or tried to send, retries included.
     pub requests: Counter,
     /// Connections established.
@@ -327,6 +352,8 @@ pub struct ServerCounters {
     pub failures: [Counter; FailureKind::COUNT],
     /// Answers to sticky clients by [`StickyKind`]; see [`Self::sticky`].
     pub sticky: [Counter; StickyKind::COUNT],
+    /// Attempts that followed one here, by [`RetryKind`]; see [`Self::retry`].
+    pub retries: [Counter; RetryKind::COUNT],
     /// Bytes read from the server.
     pub bytes_in: Counter,
     /// Bytes written to the server.
@@ -345,6 +372,31 @@ impl ServerCounters {
     pub fn sticky(&self, kind: StickyKind) -> &Counter {
         &self.sticky[kind as usize]
     }
+
+    /// The counter of one kind of retry.
+    pub fn retry(&self, kind: RetryKind) -> &Counter {
+        &self.retries[kind as usize]
+    }
+}
+
+/// What one shard counts about one upstream, beside its servers' figures.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct UpstreamCounters {
+    /// Retries that were not made because the budget was used up.
+    pub retries_refused: Counter,
+    /// Requests that wait for a server.
+    pub queued: Gauge,
+    /// Requests that had to wait, sooner or later served or not.
+    pub queue_waits: Counter,
+    /// Microseconds that they waited, all together.
+    pub queue_wait_us: Counter,
+    /// Requests that waited in vain.
+    pub queue_timeouts: Counter,
+    /// Requests that found the queue full.
+    pub queue_full: Counter,
+    /// Clients that left while they waited.
+    pub queue_left: Counter,
 }
 
 #[cfg(test)]
@@ -401,7 +453,7 @@ mod tests {
 
     #[test]
     fn kinds_index_their_own_counter() {
-        let shard = ShardCounters::new(1);
+        let shard = ShardCounters::new(1, 1);
         for (index, kind) in TimeoutKind::ALL.into_iter().enumerate() {
             shard.timeout(kind).add(index as u64 + 1);
         }
@@ -426,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_new_thread_starts_with_empty_gauges_and_keeps_the_counts() {
-        let shard = ShardCounters::new(1);
+        let shard = ShardCounters::new(1, 1);
         shard.begin(7, Some(3));
         shard.connections.inc();
         shard.accepted.inc();

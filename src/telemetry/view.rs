@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
-use super::counters::{ServerCounters, ShardCounters};
+use super::counters::{ServerCounters, ShardCounters, UpstreamCounters};
 use crate::config::Config;
 
 /// How the shards talk to the kernel, as found at start.
@@ -100,6 +100,13 @@ impl View {
             started_instant: Instant::now(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// What each shard counted about the upstream with this number.
+    pub fn upstream_counters(&self, upstream: usize) -> impl Iterator<Item = &UpstreamCounters> {
+        self.shards
+            .iter()
+            .map(move |shard| &shard.upstreams[upstream])
     }
 
     /// Shards started again after they died.

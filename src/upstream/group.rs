@@ -6,17 +6,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::load::InFlight;
-use super::pool::{Connection, Pool};
+use super::budget::Budget;
+use super::load::{InFlight, Room};
+use super::pool::{Connection, Open, Pool};
+use super::queue::Queue;
 use super::resolve::Places;
 use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
-use crate::config::{HashKey, HostPolicy, Policy, Tcp, Upstream, WhenNoneHealthy};
+use crate::config::{HashKey, HostPolicy, Policy, Statuses, Tcp, Upstream, WhenNoneHealthy};
 use crate::health::Failure;
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
-use crate::telemetry::counters::{AllCounters, FailureKind};
+use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -45,6 +47,17 @@ pub struct Group {
     pub host: HostPolicy,
     /// Further servers that a request may be tried on after one that took it has failed.
     pub retries: u32,
+    /// Statuses that send a request on to another server.
+    pub retry_statuses: Option<Statuses>,
+    /// Requests may be sent again whose method is not idempotent.
+    pub retry_non_idempotent: bool,
+    /// Bytes of body data up to which a request is kept for another attempt.
+    pub retry_body_bytes: u64,
+    /// Where requests wait for a server with room; `None` when they do not wait.
+    pub queue: Option<Queue>,
+    /// Its place in the configuration.
+    pub id: usize,
+    budget: Option<Budget>,
     /// To establish a connection.
     pub connect_ticks: Ticks,
     /// From the request's last byte to the response head.
@@ -57,6 +70,7 @@ pub struct Group {
     pub sticky: Option<Sticky>,
     balancer: Balancer,
     load: InFlight,
+    counters: Arc<ShardCounters>,
     /// The servers' health, when somebody checks it.
     watch: Option<Watch>,
     /// The policy learns from latencies, by the time since then.
@@ -80,9 +94,10 @@ pub enum HashBy {
 }
 
 impl Group {
-    /// The upstream's view of one shard. `first_id` is the flat index of its first server.
+    /// One shard's view of the upstream number `id`. `first_id` is the flat index of its first server.
     pub fn new(
         upstream: &Upstream,
+        id: usize,
         first_id: usize,
         places: &Places,
         shard: usize,
@@ -106,6 +121,15 @@ impl Group {
             servers: servers.collect(),
             host: upstream.host.clone(),
             retries: upstream.retries,
+            retry_statuses: upstream.retry_statuses.clone(),
+            retry_non_idempotent: upstream.retry_non_idempotent,
+            retry_body_bytes: upstream.retry_body_bytes,
+            queue: upstream
+                .queue
+                .map(|length| Queue::new(length, upstream.queue_timeout.into())),
+            id,
+            budget: upstream.retry_budget.map(Budget::new),
+            counters: Arc::clone(&counters[shard]),
             connect_ticks: upstream.connect_timeout.into(),
             response_header_ticks: upstream.response_header_timeout.into(),
             response_body_ticks: upstream.response_body_timeout.into(),
@@ -128,6 +152,31 @@ impl Group {
             .is_some_and(|server| server.pool.closes_after_one())
     }
 
+    /// The server for a new request with this key or bond. Those that wait come first.
+    #[inline]
+    pub fn choose_first(&self, key: Option<u64>, bond: Option<Bond>) -> Result<usize, NoServer> {
+        if let Some(budget) = &self.budget {
+            budget.count_request();
+        }
+        if self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+            return Err(NoServer::AllFull);
+        }
+        self.choose(key, bond, &[])
+    }
+
+    /// Whether the budget has a retry left, which is then taken.
+    pub fn may_retry(&self) -> bool {
+        self.budget.as_ref().is_none_or(Budget::take)
+    }
+
+    /// Tells that a server may have room again.
+    #[inline]
+    pub fn release(&self) {
+        if let Some(queue) = &self.queue {
+            queue.call();
+        }
+    }
+
     /// The server for a request with this key or bond, none of those `tried`.
     #[inline]
     pub fn choose(
@@ -146,7 +195,11 @@ impl Group {
             tried,
             now_us,
         };
-        self.balancer.choose(&pick, &self.load)
+        let room = Room {
+            load: &self.load,
+            servers: &self.servers,
+        };
+        self.balancer.choose(&pick, &room)
     }
 
     /// Tells that a server answered with this status, and how long that took.
@@ -181,8 +234,21 @@ impl Group {
         }
     }
 
-    /// Looks after pools and servers that warm up; called by the sweeper, about once a second.
+    /// Looks for room that other shards made, and makes some for them; called by the sweeper in each turn.
+    pub fn tick(&self) {
+        for (index, server) in self.servers.iter().enumerate() {
+            if self.load.is_contended(index) {
+                server.pool.close_oldest();
+            }
+        }
+        self.release();
+    }
+
+    /// Looks after pools, the budget and servers that warm up; called by the sweeper, about once a second.
     pub fn sweep(&self, now: u32) {
+        if let Some(budget) = &self.budget {
+            budget.fade();
+        }
         self.servers.iter().for_each(|server| server.sweep(now));
         if let Some(watch) = &self.watch {
             watch.warm(&self.balancer);
@@ -198,8 +264,10 @@ impl Group {
                 "the host name is not resolved",
             ));
         };
+        // Counted before it is there, so that nobody else takes its place meanwhile.
+        let open = Open::new(&self.counters, server.id);
         let socket = connect::connect(&address, &self.tcp, self.fast_open).await?;
-        Ok(Connection::new(socket, now))
+        Ok(Connection::new(socket, now, open))
     }
 }
 

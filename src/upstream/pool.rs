@@ -2,10 +2,36 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::config;
 use crate::net::deadline::Ticks;
 use crate::net::socket::{Peek, Socket};
+use crate::telemetry::counters::ShardCounters;
+
+/// One more open connection to a server, for as long as it lives.
+#[derive(Debug)]
+pub struct Open {
+    counters: Arc<ShardCounters>,
+    server: usize,
+}
+
+impl Open {
+    /// Counts one to the server with this flat index.
+    pub fn new(counters: &Arc<ShardCounters>, server: usize) -> Self {
+        counters.servers[server].open.inc();
+        Self {
+            counters: Arc::clone(counters),
+            server,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.servers[self.server].open.dec();
+    }
+}
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -16,15 +42,17 @@ pub struct Connection {
     born: u32,
     /// Requests sent on it.
     requests: u64,
+    _open: Open,
 }
 
 impl Connection {
     /// A connection established at tick `now`.
-    pub const fn new(socket: Socket, now: u32) -> Self {
+    pub const fn new(socket: Socket, now: u32, open: Open) -> Self {
         Self {
             socket,
             born: now,
             requests: 0,
+            _open: open,
         }
     }
 
@@ -120,6 +148,11 @@ impl Pool {
     /// Closes all connections, for instance when the server has moved.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+    }
+
+    /// Closes the connection that has been idle for longest.
+    pub fn close_oldest(&self) {
+        self.idle.borrow_mut().pop_front();
     }
 
     /// How many connections are idle.

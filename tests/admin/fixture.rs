@@ -22,7 +22,7 @@ pub(crate) fn view() -> Arc<View> {
         backup: false,
     };
     Arc::new(View {
-        shards: (0..2).map(|_| Arc::new(ShardCounters::new(3))).collect(),
+        shards: (0..2).map(|_| Arc::new(ShardCounters::new(3, 2))).collect(),
         upstreams: vec![
             UpstreamView {
                 name: "app".into(),

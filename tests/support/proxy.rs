@@ -287,6 +287,25 @@ impl Proxy {
         self.connect().get(target)
     }
 
+    /// A page of the status listener, which the configuration must have.
+    #[track_caller]
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut admin = Wire::connect(self.admin.expect("the status page is on"));
+        admin.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        admin.response("GET").text()
+    }
+
+    /// The first upstream on the status page.
+    #[track_caller]
+    pub(crate) fn upstream(&self) -> serde_json::Value {
+        let text = self.page("/lb/status");
+        let status: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        status["upstreams"][0].clone()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,0 +1,68 @@
+//! An answer that was put aside while other servers are asked for a better one.
+
+use std::time::Instant;
+
+use super::attempt;
+use super::client::{After, Client};
+use super::lane::{Held, Lane};
+use super::request::Request;
+use super::response::Start;
+use super::retry::{Course, Fault};
+use crate::upstream::group::Group;
+use crate::upstream::pool::Connection;
+
+/// An answer that the client gets if no other server gives a better one. Nothing of it has left.
+#[derive(Debug)]
+pub(super) struct Spare {
+    /// The server, by index in the group.
+    pub(super) index: usize,
+    /// The beginning of the answer; the rest is still to be read.
+    pub(super) start: Box<Start>,
+    /// Where the rest comes from.
+    pub(super) connection: Connection,
+}
+
+impl Spare {
+    /// Passes the answer on after all.
+    pub(super) async fn deliver(
+        self,
+        lane: &Lane,
+        client: &Client,
+        request: &Request<'_>,
+        course: &Course,
+    ) -> After {
+        let (group, index) = (request.group, self.index);
+        let server = &group.servers[index];
+        let _running = Held::new(&lane.server(server.id).active);
+        let answering = attempt::answering(lane, client, request, index, Instant::now());
+        match answering
+            .pass_on(&self.connection.socket, *self.start)
+            .await
+        {
+            Ok(finish) => attempt::finished(
+                lane,
+                client,
+                request,
+                server,
+                &finish,
+                self.connection,
+                course,
+            ),
+            Err(failure) => {
+                let fault = Fault::Answer(failure);
+                attempt::count(lane, group, index, &fault, course.reused);
+                let after = fault.end().unwrap_or(After::Close);
+                attempt::ended(lane, request, server, after, course)
+            }
+        }
+    }
+
+    /// Drops the answer. Its connection goes on when it was read to its end.
+    pub(super) fn discard(self, lane: &Lane, group: &Group) {
+        if self.start.leaves_connection() && !lane.deadlines.draining() {
+            let pool = &group.servers[self.index].pool;
+            pool.put(self.connection, lane.deadlines.now());
+        }
+        lane.give(self.start.into_buffer());
+    }
+}

@@ -1,0 +1,257 @@
+//! Servers with as many requests or connections as they may have, and requests that wait for one of them.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok, took_about};
+
+in_each_mode!(
+    requests_wait_in_turn,
+    a_request_that_waits_too_long_gets_503,
+    a_full_queue_takes_no_more,
+    a_body_waits_with_its_request,
+    clients_that_leave_are_not_served,
+    a_place_that_another_shard_frees_is_found,
+    a_failed_request_frees_its_place,
+    connections_are_limited_apart_from_requests,
+    idle_connections_of_other_shards_make_room,
+);
+
+const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"";
+
+/// A proxy before one server with these limits.
+fn start(mode: Mode, shards: usize, address: &str, limits: &str, settings: &str) -> Proxy {
+    Config::new(mode)
+        .key(&format!("shards = {shards}"))
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\n{settings}\n\
+             server = [{{ address = \"{address}\", name = \"a\", {limits} }}]"
+        ))
+        .start()
+}
+
+/// A proxy before one silent server that takes one request at a time.
+fn one_at_a_time(mode: Mode, settings: &str) -> (Proxy, Origin) {
+    let origin = Origin::bind();
+    let proxy = start(mode, 1, &origin.address, "max_requests = 1", settings);
+    (proxy, origin)
+}
+
+fn ask(proxy: &Proxy, target: &str) -> Wire {
+    let mut client = proxy.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+#[track_caller]
+fn await_length(proxy: &Proxy, length: usize) {
+    eventually(&format!("{length} requests wait"), || {
+        proxy.upstream()["queue"]["length"] == length
+    });
+}
+
+fn requests_wait_in_turn(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8");
+    let mut clients = vec![ask(&proxy, "/0")];
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().target, "/0");
+    for number in 1..6 {
+        clients.push(ask(&proxy, &format!("/{number}")));
+        await_length(&proxy, number);
+    }
+    let mut late = None;
+    for (number, mut client) in clients.into_iter().enumerate() {
+        upstream.send(ok(&number.to_string()));
+        assert_eq!(client.response("GET").text(), number.to_string());
+        // One that comes now does not get in front of those that wait.
+        if number == 0 {
+            client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+            await_length(&proxy, 5);
+            late = Some(client);
+        }
+        let next = if number < 5 {
+            format!("/{}", number + 1)
+        } else {
+            "/late".to_owned()
+        };
+        assert_eq!(upstream.request().target, next);
+    }
+    upstream.send(ok("late"));
+    let late = late.map(|mut client: Wire| client.response("GET").text());
+    assert_eq!(late.as_deref(), Some("late"));
+    let queue = proxy.upstream()["queue"].clone();
+    assert_eq!((&queue["waits"], &queue["length"]), (&6.into(), &0.into()));
+    assert!(queue["mean_wait_us"].as_u64().is_some_and(|wait| wait > 0));
+    let metric = "ringlane_upstream_queue_waits_total{upstream=\"app\"} 6";
+    assert!(proxy.page("/metrics").contains(metric));
+}
+
+fn a_request_that_waits_too_long_gets_503(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8\nqueue_timeout = \"500ms\"");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let begin = Instant::now();
+    let mut late = ask(&proxy, "/late");
+    let response = late.response("GET");
+    took_about(begin, Duration::from_millis(500));
+    assert_eq!(response.status, 503);
+    assert_eq!(response.head.value("Retry-After"), Some("1"));
+    assert_eq!(
+        response.text(),
+        "{\"error\":\"no server was free in time\"}\n"
+    );
+    let queue = proxy.upstream()["queue"].clone();
+    assert_eq!(
+        (&queue["timeouts"], &queue["length"]),
+        (&1.into(), &0.into())
+    );
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    late.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(
+        upstream.request().target,
+        "/again",
+        "its connection goes on"
+    );
+    upstream.send(ok("again"));
+    assert_eq!(late.response("GET").text(), "again");
+}
+
+fn a_full_queue_takes_no_more(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 1");
+    let _first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let _second = ask(&proxy, "/second");
+    await_length(&proxy, 1);
+    let begin = Instant::now();
+    let response = proxy.get("/third");
+    assert!(begin.elapsed() < Duration::from_secs(2), "it does not wait");
+    assert_eq!(response.status, 503);
+    assert_eq!(response.head.value("Retry-After"), Some("1"));
+    assert_eq!(response.text(), "{\"error\":\"all servers are busy\"}\n");
+    assert_eq!(proxy.upstream()["queue"]["full"], 1);
+}
+
+fn a_body_waits_with_its_request(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let mut client = proxy.connect();
+    client.send("POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    await_length(&proxy, 1);
+    client.send("world");
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(upstream.request().body, b"helloworld");
+    upstream.send(ok("second"));
+    assert_eq!(client.response("POST").text(), "second");
+}
+
+fn clients_that_leave_are_not_served(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8\nqueue_timeout = \"1m\"");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let (reset, closed) = (ask(&proxy, "/reset"), ask(&proxy, "/closed"));
+    await_length(&proxy, 2);
+    reset.reset();
+    drop(closed);
+    await_length(&proxy, 0);
+    assert_eq!(proxy.upstream()["queue"]["left"], 2);
+    // One that leaves just before its turn is not served either.
+    let gone = ask(&proxy, "/gone");
+    await_length(&proxy, 1);
+    let mut last = ask(&proxy, "/last");
+    await_length(&proxy, 2);
+    drop(gone);
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(upstream.request().target, "/last");
+    upstream.send(ok("last"));
+    assert_eq!(last.response("GET").text(), "last");
+}
+
+fn a_place_that_another_shard_frees_is_found(mode: Mode) {
+    let origin = Origin::bind();
+    let settings = "queue = 16\nqueue_timeout = \"1m\"\npool = { max_idle = 0 }";
+    let proxy = start(mode, 3, &origin.address, "max_requests = 1", settings);
+    let mut clients = vec![ask(&proxy, "/")];
+    let mut upstream = origin.accept();
+    upstream.request();
+    clients.extend((0..12).map(|_| ask(&proxy, "/")));
+    await_length(&proxy, 12);
+    for served in 0..12 {
+        upstream.send(ok("done"));
+        drop(upstream);
+        upstream = origin.accept();
+        upstream.request();
+        // Two shards that look at the same moment can both take the place.
+        let busy = 12 - served - 1;
+        eventually("the others still wait", || {
+            let length = proxy.upstream()["queue"]["length"].as_u64();
+            length.is_some_and(|length| length <= busy)
+        });
+    }
+    upstream.send(ok("done"));
+    for mut client in clients {
+        assert_eq!(client.response("GET").text(), "done");
+    }
+}
+
+fn a_failed_request_frees_its_place(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8\nqueue_timeout = \"1m\"");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let mut second = ask(&proxy, "/second");
+    await_length(&proxy, 1);
+    drop(upstream);
+    assert_eq!(first.response("GET").status, 502);
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().target, "/second");
+    upstream.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
+}
+
+fn connections_are_limited_apart_from_requests(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = start(mode, 1, &origin.address, "max_connections = 1", "queue = 8");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let mut second = ask(&proxy, "/second");
+    await_length(&proxy, 1);
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(upstream.request().target, "/second", "over the same one");
+    upstream.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
+    // The idle one counts, and is used.
+    assert_eq!(proxy.upstream()["servers"][0]["open"], 1);
+    first.send("GET /third HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(upstream.request().target, "/third");
+    // One that the server closes makes room for another.
+    drop(upstream);
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().target, "/third");
+    upstream.send(ok("third"));
+    assert_eq!(first.response("GET").text(), "third");
+    origin.expect_nobody();
+}
+
+fn idle_connections_of_other_shards_make_room(mode: Mode) {
+    let served = Origin::serve_text("served");
+    let settings = "queue = 8\nqueue_timeout = \"10s\"";
+    let proxy = start(mode, 3, &served.address, "max_connections = 1", settings);
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/").text(), "served");
+        let open = proxy.upstream()["servers"][0]["open"].as_u64();
+        assert!(open.is_some_and(|open| open <= 1), "{open:?}");
+    }
+    assert!(served.connections() > 1, "no shard but one had a request");
+}
