@@ -12,12 +12,15 @@ use crate::exchange::lane::Lane;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
 use crate::net::fence::{self, End};
-use crate::net::listener::{Listener, is_closed, is_exhaustion};
+use crate::net::listener::{Listener, is_closed, is_exhaustion, is_one_clients};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::AllCounters;
 
 /// Pause after the system ran out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Ticks of the sweeper that handshakes which have begun may take when the process drains.
+const HANDSHAKE_TICKS: u32 = 2;
 
 /// Accepts connections until the listener is shut down. The counters of all shards are for the limit of connections in all.
 pub async fn run(lane: Rc<Lane>, listener: Rc<Listener>, all: AllCounters) {
@@ -30,12 +33,58 @@ pub async fn run(lane: Rc<Lane>, listener: Rc<Listener>, all: AllCounters) {
     }
 }
 
-/// Accepts what waits in the backlog, then stops listening.
-pub fn stop(lane: &Rc<Lane>, listener: &Listener, all: &AllCounters) {
-    while let Ok((socket, peer)) = listener.try_accept() {
-        admit(lane, socket, peer, all);
+/// The listeners of a shard, which close behind the last client that the kernel has let in.
+pub struct Doors {
+    listeners: Vec<Rc<Listener>>,
+    /// Ticks until they close, once they are closing.
+    left: Option<u32>,
+}
+
+impl Doors {
+    /// Open doors.
+    pub const fn new(listeners: Vec<Rc<Listener>>) -> Self {
+        Self {
+            listeners,
+            left: None,
+        }
     }
-    listener.shutdown();
+
+    /// Called when the process drains, then on each tick until it gives true: the listeners are closed.
+    ///
+    /// A listener that closes resets the connections in its backlog, and those that are about to get there. So first no handshake may
+    /// begin, then those that have begun may end, and what waits is accepted.
+    pub fn close(&mut self, ticks: u32, lane: &Rc<Lane>, all: &AllCounters) -> bool {
+        let left = self.left.map(|left| left.saturating_sub(ticks));
+        self.left = Some(left.unwrap_or(HANDSHAKE_TICKS));
+        match left {
+            None => {
+                for listener in &self.listeners {
+                    if let Err(error) = listener.refuse_new() {
+                        tracing::debug!(%error, "cannot turn away new connections before the listener closes");
+                    }
+                }
+            }
+            Some(0) => {
+                for listener in self.listeners.drain(..) {
+                    empty(lane, &listener, all);
+                    listener.shutdown();
+                }
+            }
+            Some(_) => {}
+        }
+        left == Some(0)
+    }
+}
+
+/// Accepts what waits in the backlog.
+fn empty(lane: &Rc<Lane>, listener: &Listener, all: &AllCounters) {
+    loop {
+        match listener.try_accept() {
+            Ok((socket, peer)) => admit(lane, socket, peer, all),
+            Err(error) if is_one_clients(&error) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Counts a failure; a shortage is waited out.

@@ -50,6 +50,10 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
         }
         count_end(&lane, &client);
+        if lane.deadlines.draining() && client.socket.has_unsent() {
+            // A request that crosses the close would have the kernel drop the rest of the last answer.
+            Box::pin(linger(&lane, &client)).await;
+        }
     }
 }
 
@@ -240,7 +244,7 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     let form = Form {
         json: rejection.json,
         to_head: rejection.to_head,
-        persistent: rejection.persistent && !lane.deadlines.draining(),
+        persistent: rejection.persistent && !client.is_leaving(lane),
         minor: rejection.minor,
     };
     let (after, body_bytes_sent) = attempt::send_answer(lane, client, rejection.answer, form).await;

@@ -459,7 +459,7 @@ async fn own_answer(
     let form = Form {
         json: request.wants_json(),
         to_head: traits.to_head,
-        persistent: traits.persistent && request.upload.ended() && !lane.deadlines.draining(),
+        persistent: traits.persistent && request.upload.ended() && !client.is_leaving(lane),
         minor: traits.minor,
     };
     let (after, body_bytes_sent) = send_answer(lane, client, answer, form).await;

@@ -43,6 +43,19 @@ impl Client {
             requests: Cell::new(0),
         }
     }
+
+    /// Whether the answer under way is the connection's last because the process drains. Requests that have come behind it are answered
+    /// first; a part of a head is none.
+    #[inline]
+    pub fn is_leaving(&self, lane: &Lane) -> bool {
+        lane.deadlines.draining() && !self.has_next_head()
+    }
+
+    #[cold]
+    fn has_next_head(&self) -> bool {
+        let pending = self.pending.borrow();
+        pending.windows(4).any(|bytes| bytes == b"\r\n\r\n")
+    }
 }
 
 /// What becomes of the client's connection after an exchange.

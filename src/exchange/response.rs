@@ -413,7 +413,7 @@ impl Answering<'_> {
         let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
         self.traits.persistent
             && !cut_short
-            && !self.lane.deadlines.draining()
+            && !self.client.is_leaving(self.lane)
             && limit.is_none_or(|max| self.client.requests.get() < max)
     }
 

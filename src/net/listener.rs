@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::fchown;
 
 use monoio::net::TcpListener;
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, Type};
 
 use super::option::{OptionError, set_defer_accept, set_fast_open, set_tcp};
 use super::socket::Socket;
@@ -55,6 +55,36 @@ impl From<OptionError> for ListenError {
         Self::Option(error)
     }
 }
+
+/// Takes every segment but a SYN without ACK (bpf(4); a filter of a TCP socket sees the segment from the TCP header on).
+/// Accepted sockets inherit it, to which no such segment comes.
+static DROP_SYN: [SockFilter; 5] = {
+    const SYN: u32 = 0x02;
+    const SYN_ACK: u32 = 0x12;
+    const FLAGS_AT: u32 = 13;
+    [
+        SockFilter::new(
+            (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16,
+            0,
+            0,
+            FLAGS_AT,
+        ),
+        SockFilter::new(
+            (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16,
+            0,
+            0,
+            SYN_ACK,
+        ),
+        SockFilter::new(
+            (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            0,
+            1,
+            SYN,
+        ),
+        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+    ]
+};
 
 /// Opens one listening socket on `address`, beside others of this process on the same address (`SO_REUSEPORT`, socket(7)). Those must
 /// belong to one user, so with an account the sockets are its own from the start: it can open them again, and the next process can
@@ -127,6 +157,12 @@ impl Listener {
         Ok((Socket::new(socket.into())?, peer))
     }
 
+    /// Has the kernel drop connection attempts that are new to it, while those whose handshake has begun still end up in the backlog. The
+    /// clients' kernels try again in a second.
+    pub fn refuse_new(&self) -> io::Result<()> {
+        SockRef::from(&self.as_fd()).attach_filter(&DROP_SYN)
+    }
+
     /// Leaves the listening state. Waiting accepts end with an error; connections in the backlog are reset.
     pub fn shutdown(&self) {
         shutdown(self.as_fd());
@@ -163,6 +199,14 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+/// Whether accepting failed because that one client is gone, and the next may be there (accept(2)).
+pub fn is_one_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
     )
 }
 

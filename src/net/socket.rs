@@ -102,6 +102,14 @@ impl Socket {
         matches!(poll(&mut looked, Some(&Timespec::default())), Ok(1..))
     }
 
+    /// Whether bytes were sent that the peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
+    pub fn has_unsent(&self) -> bool {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one int to `bytes`, which lives through the call.
+        let result = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        result == 0 && bytes > 0
+    }
+
     /// Waits until a receive would not block. May be dropped at any time.
     #[inline]
     pub async fn readable(&self) -> io::Result<()> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use crate::config::Config;
-use crate::downstream::accept;
+use crate::downstream::accept::{self, Doors};
 use crate::exchange::lane::Lane;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener};
@@ -180,12 +180,9 @@ async fn serve(
         }
         opened.push(listener);
     }
-    let stop = || {
-        for listener in opened.drain(..) {
-            accept::stop(lane, &listener, &common.counters);
-        }
-    };
-    sweeper::run(lane, &common.draining, stop).await
+    let mut doors = Doors::new(opened);
+    let close = |ticks| doors.close(ticks, lane, &common.counters);
+    sweeper::run(lane, &common.draining, close).await
 }
 
 /// The shard's counters, by shard number.

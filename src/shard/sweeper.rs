@@ -11,7 +11,8 @@ use crate::net::timer::Interval;
 /// Ticks between two looks at the pools: one second.
 const POOL_TICKS: u32 = 10;
 
-/// Sweeps until the shard has drained. `stop_accepting` is called once, when draining begins.
+/// Sweeps until the shard has drained. `close` is called with the ticks since its last call when draining begins, and until it tells that
+/// the listeners are closed.
 ///
 /// # Panics
 ///
@@ -19,10 +20,10 @@ const POOL_TICKS: u32 = 10;
 pub async fn run(
     lane: &Rc<Lane>,
     draining: &AtomicBool,
-    stop_accepting: impl FnOnce(),
+    mut close: impl FnMut(u32) -> bool,
 ) -> io::Result<()> {
     let interval = Interval::new(TICK)?;
-    let mut stop_accepting = Some(stop_accepting);
+    let (mut told, mut closed) = (false, false);
     let mut pools_due = POOL_TICKS;
     loop {
         let ticks = interval.tick().await?;
@@ -41,10 +42,13 @@ pub async fn run(
         #[cfg(debug_assertions)]
         assert!(!lane.fault.get(), "a fault was asked for");
         if draining.load(Ordering::Relaxed) {
-            if let Some(stop) = stop_accepting.take() {
-                stop();
+            if !told {
+                told = true;
                 lane.deadlines.drain();
                 lane.close_pools();
+            }
+            if !closed {
+                closed = close(ticks);
             } else if lane.counters.connections.get() == 0 {
                 // A turn after the listeners were shut down their tasks have ended too, and nothing holds the access log's last lines.
                 return Ok(());
