@@ -95,7 +95,12 @@ impl Plan<'_> {
         ] {
             row(f, name, &Span(timeout).to_string())?;
         }
-        Ok(())
+        let check = timeouts.client_gone_check;
+        row(
+            f,
+            "  client gone check",
+            &check.map_or("off".to_owned(), |every| Span(every).to_string()),
+        )
     }
 
     fn limits(&self, f: &mut Formatter<'_>) -> fmt::Result {

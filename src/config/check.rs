@@ -199,6 +199,7 @@ fn timeouts(table: &Reader<'_>) -> Timeouts {
         keep_alive: table.duration("keep_alive"),
         write: table.duration("write"),
         tunnel_idle: table.duration("tunnel_idle"),
+        client_gone_check: table.duration_or_word("client_gone_check"),
     }
 }
 

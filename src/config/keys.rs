@@ -275,6 +275,9 @@ static TIMEOUTS: Section = Section {
         timeout("keep_alive", seconds(75)),
         timeout("write", seconds(30)),
         timeout("tunnel_idle", HOUR),
+        duration("client_gone_check", TENTH_SECOND, HOUR)
+            .or("off")
+            .default(Value::Duration(Duration::from_millis(500))),
     ],
 };
 

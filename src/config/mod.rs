@@ -186,6 +186,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// Without a byte in either direction, in a tunnel.
     pub tunnel_idle: Duration,
+    /// How often a client that waits for its answer is looked at; `None` never.
+    pub client_gone_check: Option<Duration>,
 }
 
 /// Limits of the client's side.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::client::{After, Client};
 use super::lane::{Held, Lane};
+use super::presence::Presence;
 use super::queue::{self, Unserved};
 use super::record::{self, Outcome};
 use super::request::Request;
@@ -188,6 +189,7 @@ pub(super) fn answering<'x>(
         index,
         server: &request.group.servers[index],
         uploading: Cell::new(!request.upload.ended()),
+        presence: Presence::new(request.traits.minor),
         head_seen: Cell::new(false),
         started,
         unwanted_statuses: None,
@@ -245,11 +247,14 @@ async fn attempt(
         answering.unwanted_statuses = group.retry_statuses.as_ref();
     }
     let answered = if uploads {
-        Box::pin(both(&answering, request, &connection)).await
+        Box::pin(both(&answering, request, &connection))
+            .await
+            .inspect_err(|fault| abandon(fault, &connection))
     } else {
         client
             .deadline
             .set(Slot::Response, group.response_header_ticks);
+        answering.presence.begin(lane, client);
         answering
             .run(&connection.socket)
             .await
@@ -342,6 +347,14 @@ async fn connect(
     }
 }
 
+/// Has what the server has not taken of a body that was cut off thrown away: else it would stay in the socket's buffer, and hold the
+/// connection open, for as long as the server does not read.
+fn abandon(fault: &Fault, connection: &Connection) {
+    if matches!(fault, Fault::Upload { .. }) && connection.socket.has_unsent() {
+        connection.socket.reset_on_close();
+    }
+}
+
 /// Sends the rest of the body and passes the answer on at the same time.
 async fn both(
     answering: &Answering<'_>,
@@ -375,6 +388,7 @@ async fn both(
                     .deadline
                     .set(Slot::Response, group.response_header_ticks);
             }
+            answering.presence.begin(lane, client);
         }
         answer.as_mut().poll(cx).map_err(Fault::Answer)
     })

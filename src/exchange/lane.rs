@@ -51,6 +51,8 @@ pub struct Timeouts {
     pub write: Ticks,
     /// Without a byte in a tunnel.
     pub tunnel_idle: Ticks,
+    /// Between two looks at a client that waits for its answer.
+    pub client_gone_check: Option<Ticks>,
 }
 
 /// One more of something that a gauge shows, for as long as it lives.
@@ -136,6 +138,7 @@ impl Lane {
                 keep_alive: config.timeouts.keep_alive.into(),
                 write: config.timeouts.write.into(),
                 tunnel_idle: config.timeouts.tunnel_idle.into(),
+                client_gone_check: config.timeouts.client_gone_check.map(Ticks::from),
             },
             limits: Limits {
                 head_bytes: config.limits.head_bytes,

@@ -12,6 +12,7 @@ pub mod client;
 pub mod fault;
 mod hash_key;
 pub mod lane;
+pub mod presence;
 mod queue;
 pub mod record;
 pub mod request;

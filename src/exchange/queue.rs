@@ -1,14 +1,17 @@
 //! A request's wait for a server with room.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::client::Client;
 use super::lane::{Held, Lane};
+use super::presence::Presence;
 use super::request::Request;
-use super::response::CLIENT_LOOK_EVERY;
 use crate::balance::NoServer;
 use crate::net::deadline::Slot;
-use crate::net::socket::Peek;
+use crate::net::socket::Peer;
 use crate::telemetry::counters::UpstreamCounters;
 use crate::upstream::queue::{Queue, Turn};
 
@@ -39,7 +42,7 @@ pub(super) async fn wait(
     let _queued = Held::new(&counters.queued);
     let started = Instant::now();
     client.deadline.set(Slot::Response, queue.patience);
-    let served = serve(client, request, &turn).await;
+    let served = serve(lane, client, request, &turn).await;
     client.deadline.clear(Slot::Response);
     client.deadline.clear(Slot::Request);
     let waited = started.elapsed().as_micros() as u64;
@@ -48,29 +51,32 @@ pub(super) async fn wait(
     served
 }
 
-async fn serve(client: &Client, request: &Request<'_>, turn: &Turn<'_>) -> Result<usize, Unserved> {
+async fn serve(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    turn: &Turn<'_>,
+) -> Result<usize, Unserved> {
+    let presence = Presence::new(request.traits.minor);
+    presence.begin(lane, client);
     loop {
-        client.deadline.set(Slot::Request, CLIENT_LOOK_EVERY.into());
-        let called = client.deadline.guard_both(turn.called()).await;
-        if has_left(client) {
+        let mut called = pin!(client.deadline.guard(Slot::Response, turn.called()));
+        let called = poll_fn(|cx| match called.as_mut().poll(cx) {
+            Poll::Ready(called) => Poll::Ready(called.map_err(|_| Unserved::Overdue)),
+            Poll::Pending if presence.is_gone(lane, client) => {
+                Poll::Ready(Err(Unserved::ClientGone))
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        called.await?;
+        if client.socket.peer() == Peer::Gone {
             return Err(Unserved::ClientGone);
         }
-        if called.is_ok() {
-            match request.group.choose(request.key, request.traits.bond, &[]) {
-                Err(NoServer::AllFull) => {}
-                chosen => return chosen.map_err(Unserved::NoServer),
-            }
-        }
-        if client.deadline.is_overdue(Slot::Response) {
-            return Err(Unserved::Overdue);
+        match request.group.choose(request.key, request.traits.bond, &[]) {
+            Err(NoServer::AllFull) => {}
+            chosen => return chosen.map_err(Unserved::NoServer),
         }
     }
-}
-
-/// A client that has finished sending counts as gone, though it could still read: most such have left, and a server with work to
-/// spare is what the others wait for.
-fn has_left(client: &Client) -> bool {
-    client.socket.is_broken() || client.socket.peek() == Peek::Closed
 }
 
 fn count(counters: &UpstreamCounters, served: Result<usize, Unserved>) {

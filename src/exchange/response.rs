@@ -1,11 +1,15 @@
 //! A server's answer on its way to the client.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
 
 use super::client::Client;
 use super::lane::Lane;
+use super::presence::Presence;
 use super::request::Traits;
 use super::sticky;
 use super::transfer::{self, TransferError};
@@ -20,8 +24,6 @@ use crate::net::socket::Socket;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 
-/// How often a client that waits for its answer is looked at.
-pub const CLIENT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Interim responses that a server may send before the final one.
 const INTERIMS_MAX: u32 = 64;
 
@@ -120,6 +122,8 @@ pub struct Answering<'x> {
     pub server: &'x Server,
     /// The request's body is still under way.
     pub uploading: Cell<bool>,
+    /// The watch over the client, which begins when its request is sent.
+    pub presence: Presence,
     /// The final head has come.
     pub head_seen: Cell<bool>,
     /// When the attempt began.
@@ -230,22 +234,15 @@ impl Answering<'_> {
     /// Waits for the server, now and then looking whether the client is still there.
     async fn readable(&self, server: &Socket) -> Result<(), Failure> {
         let deadline = &self.client.deadline;
-        if self.uploading.get() {
-            // The other slot is the upload's, and it notices a client that is gone.
-            let waited = deadline.guard(Slot::Response, server.readable()).await;
-            return readiness(waited);
-        }
-        deadline.set(Slot::Request, CLIENT_LOOK_EVERY.into());
-        loop {
-            let waited = deadline.guard_both(server.readable()).await;
-            if waited.is_ok() || deadline.is_overdue(Slot::Response) {
-                return readiness(waited);
+        let mut wait = pin!(deadline.guard(Slot::Response, server.readable()));
+        poll_fn(|cx| match wait.as_mut().poll(cx) {
+            Poll::Ready(waited) => Poll::Ready(readiness(waited)),
+            Poll::Pending if self.presence.is_gone(self.lane, self.client) => {
+                Poll::Ready(Err(Failure::ClientGone))
             }
-            if self.client.socket.is_broken() {
-                return Err(Failure::ClientGone);
-            }
-            deadline.set(Slot::Request, CLIENT_LOOK_EVERY.into());
-        }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Reads a head at the start of `bytes`; with a final one goes what has come of the body.
@@ -261,6 +258,7 @@ impl Answering<'_> {
         }
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
+        self.presence.answered();
         self.client.deadline.clear(Slot::Response);
         let head_us = self.started.elapsed().as_micros() as u64;
         let counters = self.lane.server(self.server.id);
@@ -432,18 +430,13 @@ impl Answering<'_> {
             self.client
                 .deadline
                 .set(Slot::Response, self.group.response_body_ticks);
-            let input = transfer::recv(
-                &self.lane.bulk,
-                server,
-                &self.client.deadline,
-                Slot::Response,
-            )
-            .await
-            .map_err(|error| {
-                if matches!(error, TransferError::Overdue) {
+            let input = self.receive_body(server).await.map_err(|why| match why {
+                Failure::ClientGone => why,
+                Failure::Server(FailureKind::ResponseTimeout) => {
                     self.lane.counters.timeout(TimeoutKind::ResponseBody).inc();
+                    truncated
                 }
-                truncated
+                _ => truncated,
             })?;
             if input.is_empty() {
                 return self.end_of_stream(reader, coding, truncated).await;
@@ -458,6 +451,19 @@ impl Answering<'_> {
         }
         self.client.deadline.clear(Slot::Response);
         Ok(())
+    }
+
+    /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
+    async fn receive_body(&self, server: &Socket) -> Result<Vec<u8>, Failure> {
+        loop {
+            self.readable(server).await?;
+            let mut buffer = self.lane.bulk.take();
+            match transfer::recv_now(server, &mut buffer) {
+                Ok(Some(_)) => return Ok(buffer),
+                Ok(None) => self.lane.bulk.give(buffer),
+                Err(_) => return Err(Failure::NoAnswer),
+            }
+        }
     }
 
     /// Passes on what of the body `input` holds.

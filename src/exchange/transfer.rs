@@ -129,7 +129,8 @@ pub async fn recv(
     }
 }
 
-fn is_temporary(error: &io::Error) -> bool {
+/// Whether the operation is to be tried again when the socket is ready.
+pub fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

@@ -5,8 +5,8 @@ use super::lane::Lane;
 use super::transfer::{self, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
-use crate::net::deadline::Slot;
-use crate::net::socket::Socket;
+use crate::net::deadline::{Slot, Ticks};
+use crate::net::socket::{Peer, Socket};
 
 /// Why a body could not be passed on.
 #[derive(Debug)]
@@ -172,18 +172,56 @@ async fn send(
     if bytes.is_empty() {
         return Ok(());
     }
-    transfer::send_all(
-        server,
-        bytes,
-        &client.deadline,
-        Slot::Request,
-        lane.timeouts.write,
-    )
-    .await
-    .map_err(|error| match error {
-        TransferError::Gone => UploadError::ServerGone,
-        TransferError::Overdue => UploadError::ServerOverdue,
-    })
+    match server.try_send(bytes) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(sent) => Box::pin(send_rest(lane, client, server, &bytes[sent..])).await,
+        Err(error) if transfer::is_temporary(&error) => {
+            Box::pin(send_rest(lane, client, server, bytes)).await
+        }
+        Err(_) => Err(UploadError::ServerGone),
+    }
+}
+
+/// Waits for a server that takes nothing, now and then looking whether the client is still there.
+#[cold]
+async fn send_rest(
+    lane: &Lane,
+    client: &Client,
+    server: &Socket,
+    mut bytes: &[u8],
+) -> Result<(), UploadError> {
+    let patience = lane.timeouts.write;
+    let look_every = lane.timeouts.client_gone_check.unwrap_or(patience);
+    let mut progress_at = lane.deadlines.now();
+    while !bytes.is_empty() {
+        let stalled = Ticks::between(progress_at, lane.deadlines.now());
+        client.deadline.set(
+            Slot::Request,
+            look_every.min(patience.saturating_sub(stalled)),
+        );
+        match client
+            .deadline
+            .guard(Slot::Request, server.writable())
+            .await
+        {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(UploadError::ServerGone),
+            Err(_) if Ticks::between(progress_at, lane.deadlines.now()) > patience => {
+                return Err(UploadError::ServerOverdue);
+            }
+            Err(_) if client.socket.peer() == Peer::Gone => return Err(UploadError::ClientGone),
+            Err(_) => continue,
+        }
+        match server.try_send(bytes) {
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                progress_at = lane.deadlines.now();
+            }
+            Err(error) if transfer::is_temporary(&error) => {}
+            Err(_) => return Err(UploadError::ServerGone),
+        }
+    }
+    Ok(())
 }
 
 /// Bytes behind the body are the next request's.

@@ -25,6 +25,12 @@ impl Ticks {
     pub const fn between(earlier: u32, later: u32) -> Self {
         Self(later.saturating_sub(earlier))
     }
+
+    /// What is left of it after `other`.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
 }
 
 impl From<Duration> for Ticks {
@@ -210,16 +216,6 @@ impl Deadline {
         Guard {
             deadline: self,
             mask: 1 << slot as u8,
-            wait,
-        }
-    }
-
-    /// Waits for `wait`, until either slot's deadline.
-    #[inline]
-    pub const fn guard_both<F: Future>(&self, wait: F) -> Guard<'_, F> {
-        Guard {
-            deadline: self,
-            mask: 0b11,
             wait,
         }
     }

@@ -27,6 +27,19 @@ pub enum Peek {
     Closed,
 }
 
+/// What is known of a socket's peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// It may send and receive.
+    There,
+    /// It sends no more. Whether it still receives shows only when it is sent something.
+    Finished,
+    /// The connection is reset, or closed in both directions.
+    Gone,
+}
+
+const BROKEN: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+
 /// A connected stream socket. It must be used on the thread that made it, inside of that thread's runtime.
 #[derive(Debug)]
 pub struct Socket {
@@ -95,11 +108,15 @@ impl Socket {
         }
     }
 
-    /// Whether the connection is broken: reset, or closed in both directions. A peer that has only finished sending is not.
-    pub fn is_broken(&self) -> bool {
-        let mut looked = [PollFd::new(self, PollFlags::empty())];
+    /// What is known of the peer, taking nothing. What it sent before its end may still be there to receive.
+    pub fn peer(&self) -> Peer {
         // Errors and hang-ups are told unasked.
-        matches!(poll(&mut looked, Some(&Timespec::default())), Ok(1..))
+        let mut looked = [PollFd::new(self, PollFlags::RDHUP)];
+        match poll(&mut looked, Some(&Timespec::default())) {
+            Ok(1..) if looked[0].revents().intersects(BROKEN) => Peer::Gone,
+            Ok(1..) => Peer::Finished,
+            _ => Peer::There,
+        }
     }
 
     /// Whether bytes were sent that the peer has not acknowledged (`SIOCOUTQ`, tcp(7)).

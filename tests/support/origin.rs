@@ -83,10 +83,14 @@ impl Origin {
         self.socket
             .set_read_timeout(Some(patience))
             .expect("a socket option"); // accept(2) obeys SO_RCVTIMEO
-        match self.socket.accept() {
-            Ok((socket, _)) => Some(Wire::new(socket)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) => panic!("accept: {error}"),
+        loop {
+            match self.socket.accept() {
+                Ok((socket, _)) => return Some(Wire::new(socket)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                // With a timeout accept(2) is not restarted after a stop and a continue (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("accept: {error}"),
+            }
         }
     }
 

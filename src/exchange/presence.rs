@@ -1,0 +1,83 @@
+//! Whether a client that waits for its answer is still there.
+//!
+//! A client that is gone should free its server's connection. A reset shows by itself. A FIN does not tell whether the client has only
+//! finished sending, as it may (RFC 9112 section 9.6), or has closed the connection; the kernel of one that has closed resets it when
+//! bytes come. So a client that has sent a FIN is sent an interim response, 100 (Continue), which a client discards that
+//! did not ask for it (RFC 9110 section 15.2.1).
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::client::Client;
+use super::lane::Lane;
+use crate::net::deadline::{Slot, Ticks};
+use crate::net::socket::Peer;
+
+/// How long a closed client's kernel has for its reset before the client is looked at again.
+const REPLY_FOR: Duration = Duration::from_millis(100);
+const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The watch over one exchange's client. Its clock is the request slot, which is the upload's until that has ended.
+#[derive(Debug)]
+pub struct Presence {
+    watches: Cell<bool>,
+    /// The client can be sent an interim response. It is sent one at most.
+    may_ask: Cell<bool>,
+}
+
+impl Presence {
+    /// The watch over a client that sends a request of HTTP/1.`minor`. HTTP/1.0 does not know interim responses.
+    pub const fn new(minor: u8) -> Self {
+        Self {
+            watches: Cell::new(false),
+            may_ask: Cell::new(minor > 0),
+        }
+    }
+
+    /// Begins to watch: the request slot is free.
+    #[inline]
+    pub fn begin(&self, lane: &Lane, client: &Client) {
+        if let Some(every) = lane.timeouts.client_gone_check {
+            self.watches.set(true);
+            client.deadline.set(Slot::Request, every);
+        }
+    }
+
+    /// The final response has begun, so no interim one may follow.
+    #[inline]
+    pub fn answered(&self) {
+        self.may_ask.set(false);
+    }
+
+    /// Whether the client turns out to be gone. Call it when the task is woken: mostly it is not yet time to look.
+    #[inline]
+    pub fn is_gone(&self, lane: &Lane, client: &Client) -> bool {
+        self.watches.get() && client.deadline.is_overdue(Slot::Request) && self.look(lane, client)
+    }
+
+    #[cold]
+    fn look(&self, lane: &Lane, client: &Client) -> bool {
+        let next = match client.socket.peer() {
+            Peer::Gone => return true,
+            Peer::Finished if self.ask(lane, client) => Some(Ticks::from(REPLY_FOR)),
+            Peer::Finished | Peer::There => lane.timeouts.client_gone_check,
+        };
+        if let Some(next) = next {
+            client.deadline.set(Slot::Request, next);
+        }
+        false
+    }
+
+    /// Sends something that a closed client's kernel will not take. Not behind bytes that wait to be sent: it must go whole or not at all.
+    fn ask(&self, lane: &Lane, client: &Client) -> bool {
+        if !self.may_ask.get() || client.socket.has_unsent() {
+            return false;
+        }
+        self.may_ask.set(false);
+        let asked = client.socket.try_send(QUESTION);
+        lane.counters
+            .bytes_out
+            .add(*asked.as_ref().unwrap_or(&0) as u64);
+        asked.is_ok()
+    }
+}
