@@ -15,6 +15,7 @@ in_each_mode!(
     body_survives_moving_on,
     sent_again_at_most_once,
     chunked_body_survives_moving_on,
+    a_bad_answer_moves_on_where_that_is_safe,
 );
 
 /// A client with a connection to the origin that has been used once.
@@ -87,6 +88,42 @@ fn nothing_again_after_the_first_byte(mode: Mode) {
         drop(upstream);
         assert_eq!(client.response("GET").status, 502);
         origin.expect_nobody();
+    }
+}
+
+/// A server that breaks off in a head, answers with something else or not in time: the client has got nothing, so an idempotent request may
+/// go to another server (RFC 9110 section 9.2.2).
+fn a_bad_answer_moves_on_where_that_is_safe(mode: Mode) {
+    for (bad, status) in [
+        ("HTTP/1.1 200 OK\r\nContent-Le", 502),
+        ("SSH-2.0-OpenSSH_9.6\r\n", 502),
+        ("", 504),
+    ] {
+        let (origin, served) = (Origin::bind(), Origin::serve_text("fine"));
+        let proxy = Config::new(mode)
+            .upstream(
+                &[&origin.address, &served.address],
+                "policy = \"first\"\nresponse_header_timeout = \"300ms\"",
+            )
+            .start();
+        for (method, expected) in [("GET", 200), ("PUT", 200), ("POST", status)] {
+            let mut client = proxy.connect();
+            client.send(format!(
+                "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+            ));
+            let mut upstream = origin.accept();
+            assert_eq!(upstream.request().body, b"hi");
+            upstream.send(bad);
+            if !bad.is_empty() {
+                drop(upstream);
+            }
+            assert_eq!(
+                client.response(method).status,
+                expected,
+                "{method} after {bad:?}"
+            );
+        }
+        assert_eq!(served.requests().len(), 2);
     }
 }
 

@@ -128,7 +128,8 @@ pub(super) fn may_act_twice(request: &Request<'_>) -> bool {
 impl Course {
     /// Why the request may be tried again after this; `None` when it may not. The budget is not asked.
     pub(super) fn retry(&mut self, fault: &Fault, request: &Request<'_>) -> Option<RetryKind> {
-        if !request.upload.is_repeatable() {
+        // A head that the kernel has not taken in time is lost with its buffer.
+        if !request.upload.is_repeatable() || request.outgoing.is_empty() {
             return None;
         }
         match fault {
@@ -141,6 +142,13 @@ impl Course {
                     return Some(RetryKind::Reused);
                 }
                 self.take_one(RetryKind::Closed)
+            }
+            // The client has got nothing, so a request that may be acted on twice can be.
+            Fault::Answer(Failure::Server(kind)) if may_act_twice(request) => {
+                self.take_one(match kind {
+                    FailureKind::ResponseTimeout => RetryKind::Timeout,
+                    _ => RetryKind::Invalid,
+                })
             }
             Fault::Status(_) if may_act_twice(request) => self.take_one(RetryKind::Status),
             _ => None,

@@ -144,6 +144,10 @@ kinds! {
         Reused = "reused",
         /// The server closed a new connection before a byte of the answer.
         Closed = "closed",
+        /// The server broke off in a response head, or sent something else than HTTP.
+        Invalid = "invalid",
+        /// The server did not answer in time.
+        Timeout = "timeout",
         /// The server answered with one of the statuses to try again on.
         Status = "status",
     }
