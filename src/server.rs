@@ -112,7 +112,8 @@ impl Server {
         let admin = admin
             .map(|admin| {
                 let overview = health.as_ref().map(|health| Arc::clone(&health.overview));
-                Admin::start(admin, Arc::clone(&view), overview)
+                let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
+                Admin::start(admin, token, Arc::clone(&view), overview)
             })
             .transpose();
         let admin =

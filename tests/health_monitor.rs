@@ -228,7 +228,7 @@ fn a_server_goes_down_after_fall_failures_and_up_after_rise_successes() {
     let changes = changes.lock().expect("not poisoned");
     let steps: Vec<_> = changes
         .iter()
-        .map(|c| (c.server, c.from, c.entry.state, c.entry.cause))
+        .map(|c| (c.server, c.before.state, c.entry.state, c.entry.cause))
         .collect();
     assert_eq!(
         steps,

@@ -5,16 +5,20 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::health::overview::Overview;
-use crate::health::table::LastProbe;
-use crate::health::{Cause, Change};
+use crate::health::table::{Entry, LastProbe};
+use crate::health::{Cause, Change, Order, Steer};
 use crate::telemetry::date::{Utc, unix_seconds};
-use crate::telemetry::view::View;
+use crate::telemetry::view::{ServerView, View};
 
 /// The monitor, and what happened lately.
 #[derive(Serialize)]
 pub(super) struct Health<'a> {
     /// Milliseconds since the monitor last showed that it lives; null while it is being started again.
     age_ms: Option<u64>,
+    /// What is shown of health may no longer be true.
+    stale: bool,
+    /// How often the monitor has died and was started again.
+    restarts: u64,
     /// Newest first.
     history: Vec<Event<'a>>,
 }
@@ -24,8 +28,10 @@ struct Event<'a> {
     at: String,
     upstream: &'a str,
     server: &'a str,
-    from: &'static str,
-    to: &'static str,
+    /// The operator's order; null when the server's state has changed.
+    order: Option<&'static str>,
+    from: String,
+    to: String,
     reason: String,
 }
 
@@ -34,27 +40,53 @@ impl<'a> Health<'a> {
         let names: Vec<_> = view.servers().collect();
         let event = |change: Change| {
             let (_, upstream, server) = names[change.server];
+            let (from, to) = step(&change, server);
+            let reason = match change.steer {
+                None => change.entry.cause.to_string(),
+                Some(_) => ORDERED.to_owned(),
+            };
             Event {
                 at: text(change.at),
                 upstream: &upstream.name,
                 server: &server.name,
-                from: change.from.as_str(),
-                to: change.entry.state.as_str(),
-                reason: change.entry.cause.to_string(),
+                order: change.steer.map(|steer| Steer::KINDS[steer.kind()]),
+                from,
+                to,
+                reason,
             }
         };
         Self {
             age_ms: overview.age_ms(),
+            stale: overview.is_stale(),
+            restarts: overview.restarts(),
             history: overview.history.recent().into_iter().map(event).collect(),
         }
     }
 }
 
-/// A server's health; null where nobody checks it.
+/// From what to what a change led.
+fn step(change: &Change, server: &ServerView) -> (String, String) {
+    let step = |name: &dyn Fn(&Entry) -> String| (name(&change.before), name(&change.entry));
+    match change.steer {
+        None => step(&|entry| entry.state.as_str().to_owned()),
+        Some(Steer::Order(_)) => step(&|entry| entry.order.as_str().to_owned()),
+        Some(Steer::Weight(_)) => {
+            step(&|entry| format!("weight {}", entry.weight.unwrap_or(server.weight)))
+        }
+    }
+}
+
+/// Why a server is in a state that an operator has put it into.
+const ORDERED: &str = "an operator's order";
+
+/// A server's health and orders; null where nobody checks or ordered anything.
 #[derive(Default, Serialize)]
 pub(super) struct ServerHealth {
-    /// `up`, `down`, `ejected`, or `unchecked`: it is tried in its turn.
+    /// `up`, `down`, `ejected`, or `unchecked`: it is tried in its turn. By order: `draining`, `drained` when nothing runs on it any
+    /// more, or `down`.
     state: &'static str,
+    /// `drain` or `down` while an operator has taken it out.
+    order: Option<&'static str>,
     since: Option<String>,
     reason: Option<String>,
     last_probe: Option<Probe>,
@@ -69,10 +101,13 @@ struct Probe {
 }
 
 impl ServerHealth {
-    /// `server` is the flat index.
-    pub(super) fn new(overview: Option<&Overview>, server: usize) -> Self {
+    /// `server` is the flat index; `active` is how much runs on it.
+    pub(super) fn new(overview: Option<&Overview>, server: usize, active: u64) -> Self {
         let known = overview.and_then(|overview| Some((overview, overview.entry(server)?)));
-        let Some((overview, entry)) = known else {
+        let told = |(overview, entry): &(&Overview, Entry)| {
+            overview.checks(server) || entry.order != Order::Serve
+        };
+        let Some((overview, entry)) = known.filter(told) else {
             return Self {
                 state: "unchecked",
                 ..Self::default()
@@ -84,10 +119,19 @@ impl ServerHealth {
             ok: probe.result == Cause::ProbeOk,
             result: probe.result.to_string(),
         };
+        let (state, since_ms) = match entry.order {
+            Order::Serve => (entry.state.as_str(), entry.since_ms),
+            Order::Drain if active == 0 => ("drained", entry.ordered_ms),
+            Order::Drain => ("draining", entry.ordered_ms),
+            Order::Down => ("down", entry.ordered_ms),
+        };
+        let order = Some(entry.order).filter(|order| *order != Order::Serve);
+        let reason = order.map_or_else(|| entry.cause.to_string(), |_| ORDERED.to_owned());
         Self {
-            state: entry.state.as_str(),
-            since: Some(text(overview.clock.at(entry.since_ms))),
-            reason: Some(entry.cause.to_string()),
+            state,
+            order: order.map(Order::as_str),
+            since: Some(text(overview.clock.at(since_ms))),
+            reason: Some(reason),
             last_probe: entry.last_probe.map(probe),
         }
     }

@@ -1,4 +1,4 @@
-//! The little HTTP/1.1 that the status listener speaks: one request without content on each connection.
+//! The little HTTP/1.1 that the status listener speaks: one request on each connection, with content if it is a POST.
 
 use std::net::IpAddr;
 
@@ -10,13 +10,30 @@ use crate::telemetry::date::{Utc, unix_seconds};
 /// Bytes of a request head.
 pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
+/// Bytes of a request's content.
+const CONTENT_BYTES_MAX: usize = 4 * 1024;
 
 /// What is asked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
     /// Without the query.
     pub(super) path: String,
+    pub(super) authorization: Option<Vec<u8>>,
+    pub(super) content_type: Option<String>,
+    /// Of a POST only.
+    pub(super) content: Vec<u8>,
+}
+
+/// What follows a request's head. All zero for what is no POST: such content is not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Framing {
+    /// Where the head ends.
+    pub(super) head_bytes: usize,
+    /// Bytes of the content.
+    pub(super) content_bytes: usize,
+    /// The client waits for 100 (Continue).
+    pub(super) expects_continue: bool,
 }
 
 /// What is answered, on a connection that closes after it.
@@ -24,6 +41,8 @@ pub(super) struct Request {
 pub(super) struct Answer {
     pub(super) status: u16,
     content_type: &'static str,
+    /// A field beside those that every answer has.
+    field: Option<(&'static str, &'static str)>,
     body: String,
 }
 
@@ -32,7 +51,19 @@ impl Answer {
         Self {
             status,
             content_type,
+            field: None,
             body,
+        }
+    }
+
+    pub(super) fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    pub(super) fn with_field(self, name: &'static str, value: &'static str) -> Self {
+        Self {
+            field: Some((name, value)),
+            ..self
         }
     }
 
@@ -48,7 +79,7 @@ impl Answer {
     }
 
     pub(super) fn not_allowed() -> Self {
-        Self::text(405, "only GET and HEAD are allowed here\n")
+        Self::text(405, "only GET and HEAD are allowed here\n").with_field("Allow", "GET, HEAD")
     }
 
     /// The bytes to send. A HEAD request gets the same fields and no content (RFC 9110 section 9.3.2).
@@ -65,8 +96,8 @@ impl Answer {
             self.content_type,
             self.body.len(),
         );
-        if self.status == 405 {
-            out.push_str("Allow: GET, HEAD\r\n");
+        if let Some((name, value)) = self.field {
+            out.extend([name, ": ", value, "\r\n"]);
         }
         out.push_str("\r\n");
         if !head_only {
@@ -81,8 +112,8 @@ impl Answer {
 pub(super) enum Head {
     /// More bytes are needed.
     Partial,
-    /// A request.
-    Request(Request),
+    /// A request, its content still to be read.
+    Request(Request, Framing),
     /// Not a request that we take.
     Refused(Answer),
 }
@@ -92,9 +123,10 @@ pub(super) fn parse(bytes: &[u8], loopback: bool) -> Head {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {
-            check(&request, loopback).map_or_else(Head::Refused, Head::Request)
-        }
+        Ok(httparse::Status::Complete(head_bytes)) => match check(&request, head_bytes, loopback) {
+            Ok((request, framing)) => Head::Request(request, framing),
+            Err(answer) => Head::Refused(answer),
+        },
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => Head::Partial,
         Ok(httparse::Status::Partial) => refused(431, "the request head exceeds 16 KiB\n"),
         Err(httparse::Error::TooManyHeaders) => refused(431, "more than 64 fields\n"),
@@ -107,7 +139,11 @@ fn refused(status: u16, text: impl Into<String>) -> Head {
     Head::Refused(Answer::text(status, text))
 }
 
-fn check(request: &httparse::Request<'_, '_>, loopback: bool) -> Result<Request, Answer> {
+fn check(
+    request: &httparse::Request<'_, '_>,
+    head_bytes: usize,
+    loopback: bool,
+) -> Result<(Request, Framing), Answer> {
     let bad = |text: &str| Answer::text(400, text);
     let target: Uri = request
         .path
@@ -125,10 +161,75 @@ fn check(request: &httparse::Request<'_, '_>, loopback: bool) -> Result<Request,
             "this listener is for this machine only: ask for an IP address or localhost\n",
         ));
     }
-    Ok(Request {
-        method: request.method.unwrap_or_default().into(),
+    let method = request.method.unwrap_or_default();
+    let framing = match method {
+        "POST" => framing(request, head_bytes)?,
+        _ => Framing::default(),
+    };
+    let content_type = single(request, "content-type")?.map(String::from_utf8_lossy);
+    let request = Request {
+        method: method.into(),
         path: target.path().into(),
+        authorization: single(request, "authorization")?.map(<[u8]>::to_vec),
+        content_type: content_type.map(Into::into),
+        content: Vec::new(),
+    };
+    Ok((request, framing))
+}
+
+fn values<'h>(
+    request: &httparse::Request<'h, '_>,
+    name: &'static str,
+) -> impl Iterator<Item = &'h [u8]> {
+    let fields = request.headers.iter();
+    fields
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .map(|field| field.value)
+}
+
+/// A field that may stand once.
+fn single<'h>(
+    request: &httparse::Request<'h, '_>,
+    name: &'static str,
+) -> Result<Option<&'h [u8]>, Answer> {
+    let mut values = values(request, name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Answer::text(400, format!("more than one {name} field\n"))),
+    }
+}
+
+/// RFC 9112 section 6: content has a length here. Chunked content is refused as section 6.3 allows, with 411.
+fn framing(request: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Framing, Answer> {
+    let length = single(request, "content-length")?;
+    if values(request, "transfer-encoding").next().is_some() {
+        return Err(match length {
+            Some(_) => Answer::text(400, "both Content-Length and Transfer-Encoding\n"),
+            None => Answer::text(411, "content needs a Content-Length here\n"),
+        });
+    }
+    let expects_continue = match single(request, "expect")? {
+        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => true,
+        Some(_) => return Err(Answer::text(417, "only 100-continue can be expected\n")),
+        None => false,
+    };
+    Ok(Framing {
+        head_bytes,
+        content_bytes: length.map_or(Ok(0), content_bytes)?,
+        expects_continue,
     })
+}
+
+fn content_bytes(digits: &[u8]) -> Result<usize, Answer> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Answer::text(400, "bad Content-Length\n"));
+    }
+    let length = str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok());
+    length
+        .filter(|length| *length <= CONTENT_BYTES_MAX)
+        .ok_or_else(|| Answer::text(413, "the content exceeds 4 KiB\n"))
 }
 
 /// The Host field. RFC 9112 section 3.2: HTTP/1.1 has exactly one, HTTP/1.0 at most one; an empty one names nothing.
@@ -203,13 +304,59 @@ mod tests {
             ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/"),
         ];
         for (bytes, method, path) in cases {
-            let expected = Head::Request(Request {
+            let request = Request {
                 method: method.into(),
                 path: path.into(),
-            });
-            let head_bytes = bytes.trim_end_matches("abc").as_bytes();
-            assert_eq!(parse_in_steps(head_bytes, false), expected, "{bytes:?}");
+                ..Request::default()
+            };
+            let head_bytes = bytes.trim_end_matches("abc").len();
+            let framing = Framing {
+                head_bytes,
+                content_bytes: bytes.len() - head_bytes,
+                expects_continue: false,
+            };
+            let framing = if method == "POST" {
+                framing
+            } else {
+                Framing::default()
+            };
+            let expected = Head::Request(request, framing);
+            let head = &bytes.as_bytes()[..head_bytes];
+            assert_eq!(parse_in_steps(head, false), expected, "{bytes:?}");
             assert_eq!(parse(bytes.as_bytes(), false), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn content_is_framed_or_refused() {
+        let cases = [
+            ("", Ok((0, false))),
+            ("Content-Length: 0", Ok((0, false))),
+            (
+                "Content-Length: 4096\r\nExpect: 100-Continue",
+                Ok((4096, true)),
+            ),
+            ("Content-Length: 4097", Err(413)),
+            ("Content-Length: 99999999999999999999999", Err(413)),
+            ("Content-Length: +1", Err(400)),
+            ("Content-Length: 1, 1", Err(400)),
+            ("Content-Length:", Err(400)),
+            ("Content-Length: 1\r\nContent-Length: 1", Err(400)),
+            ("Content-Length: 1\r\nTransfer-Encoding: chunked", Err(400)),
+            ("Transfer-Encoding: chunked", Err(411)),
+            ("Expect: miracles", Err(417)),
+            ("Authorization: a\r\nAuthorization: b", Err(400)),
+            ("Content-Type: a/b\r\nContent-Type: c/d", Err(400)),
+        ];
+        for (fields, expected) in cases {
+            let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+            let bytes = bytes.replace("a\r\n\r\n\r\n", "a\r\n\r\n");
+            let found = match parse(bytes.as_bytes(), false) {
+                Head::Request(_, framing) => Ok((framing.content_bytes, framing.expects_continue)),
+                Head::Refused(answer) => Err(answer.status),
+                Head::Partial => panic!("{bytes:?} is whole"),
+            };
+            assert_eq!(found, expected, "{bytes:?}");
         }
     }
 
@@ -261,18 +408,18 @@ mod tests {
         for (host, may) in cases {
             let in_field = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
             assert_eq!(
-                matches!(parse(in_field.as_bytes(), true), Head::Request(_)),
+                matches!(parse(in_field.as_bytes(), true), Head::Request(..)),
                 may,
                 "{host:?}"
             );
             assert!(
-                matches!(parse(in_field.as_bytes(), false), Head::Request(_)),
+                matches!(parse(in_field.as_bytes(), false), Head::Request(..)),
                 "{host:?}"
             );
             if !host.is_empty() {
                 let in_target = format!("GET http://{host}/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 assert_eq!(
-                    matches!(parse(in_target.as_bytes(), true), Head::Request(_)),
+                    matches!(parse(in_target.as_bytes(), true), Head::Request(..)),
                     may,
                     "{host:?}"
                 );

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockRef;
 
-use super::http::{self, Answer, HEAD_BYTES_MAX, Head, Request};
+use super::http::{self, Answer, Framing, HEAD_BYTES_MAX, Head, Request};
 
 /// A connection's thread needs little: the pages are on the heap.
 const STACK_BYTES: usize = 256 * 1024;
@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Limits {
     /// Connections at a time.
     pub(super) connections: usize,
-    /// For the whole request head.
+    /// For the whole request head, and for the whole content.
     pub(super) head_timeout: Duration,
     /// For each write that makes progress.
     pub(super) write_timeout: Duration,
@@ -162,11 +162,24 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
     /// One connection, from request to close. A client's failing is its own affair and not logged.
     fn serve(&self, stream: &TcpStream) {
         let _ = stream.set_nodelay(true);
-        let Ok(head) = self.read_head(stream) else {
+        let mut bytes = Vec::with_capacity(1024);
+        let Ok(head) = self.read_head(stream, &mut bytes) else {
             return;
         };
         let (answer, head_only) = match head {
-            Head::Request(request) => (self.handle(&request), request.method == "HEAD"),
+            Head::Request(mut request, framing) => {
+                let Ok(content) = self.read_content(stream, bytes, framing) else {
+                    return;
+                };
+                let answer = content.map(|content| {
+                    request.content = content;
+                    self.handle(&request)
+                });
+                (
+                    answer.unwrap_or_else(|refusal| refusal),
+                    request.method == "HEAD",
+                )
+            }
             Head::Refused(answer) => (answer, false),
             Head::Partial => return,
         };
@@ -179,9 +192,8 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
     }
 
     /// `Partial` when the client left before it had said anything.
-    fn read_head(&self, mut stream: &TcpStream) -> io::Result<Head> {
+    fn read_head(&self, mut stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<Head> {
         let deadline = Instant::now() + self.limits.head_timeout;
-        let mut bytes = Vec::with_capacity(1024);
         let mut part = [0; 4096];
         loop {
             let room = part.len().min(HEAD_BYTES_MAX - bytes.len());
@@ -199,7 +211,7 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
                 Err(error) => return Err(error),
             };
             bytes.extend_from_slice(&part[..read]);
-            match http::parse(&bytes, self.loopback) {
+            match http::parse(bytes, self.loopback) {
                 Head::Partial if read == 0 && bytes.is_empty() => return Ok(Head::Partial),
                 Head::Partial if read == 0 => {
                     return Ok(Head::Refused(Answer::text(
@@ -211,6 +223,36 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
                 head => return Ok(head),
             }
         }
+    }
+
+    /// The content of a request, of which `bytes` have come already, head included.
+    fn read_content(
+        &self,
+        mut stream: &TcpStream,
+        mut bytes: Vec<u8>,
+        framing: Framing,
+    ) -> io::Result<Result<Vec<u8>, Answer>> {
+        let deadline = Instant::now() + self.limits.head_timeout;
+        let end = framing.head_bytes + framing.content_bytes;
+        if framing.expects_continue && bytes.len() < end {
+            self.write(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        let mut part = [0; 4096];
+        while bytes.len() < end {
+            let room = part.len().min(end - bytes.len());
+            let read =
+                set_read_deadline(stream, deadline).and_then(|()| stream.read(&mut part[..room]));
+            match read {
+                Ok(0) => return Ok(Err(Answer::text(400, "the content ended early\n"))),
+                Ok(read) => bytes.extend_from_slice(&part[..read]),
+                Err(error) if is_timeout(&error) => {
+                    return Ok(Err(Answer::text(408, "the content did not come in time\n")));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Ok(bytes.drain(framing.head_bytes..end).collect()))
     }
 
     /// A panic here is a fault of ours; it costs this answer only.
@@ -293,6 +335,7 @@ mod tests {
     fn start(limits: Limits) -> Listener {
         let handler = |request: &Request| match request.path.as_str() {
             "/panic" => panic!("provoked"),
+            "/content" => Answer::text(200, String::from_utf8_lossy(&request.content)),
             "/huge" => Answer::text(200, "x".repeat(64 << 20)),
             path => Answer::text(200, path),
         };
@@ -402,9 +445,36 @@ mod tests {
     fn content_that_nobody_asked_for_does_not_cut_the_answer() {
         let listener = start(quick());
         let mut request =
-            b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000\r\n\r\n".to_vec();
+            b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000\r\n\r\n".to_vec();
         request.resize(request.len() + 40_000, b'x');
         assert!(exchange(&listener, &request).ends_with("/echo"));
+    }
+
+    #[test]
+    fn the_content_of_a_post_is_read_whole() {
+        let listener = start(quick());
+        let head = "POST /content HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n";
+        let whole = format!("{head}\r\nhello, and more");
+        assert!(exchange(&listener, whole.as_bytes()).ends_with("\r\n\r\nhello"));
+
+        let mut stream = connect(&listener);
+        stream
+            .write_all(format!("{head}Expect: 100-continue\r\n\r\n").as_bytes())
+            .expect("it reads");
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).expect("an interim answer");
+        assert_eq!(interim.as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n");
+        for byte in b"hello" {
+            stream.write_all(&[*byte]).expect("it reads");
+        }
+        assert!(rest(&mut stream).ends_with("\r\n\r\nhello"));
+
+        let short = format!("{head}\r\nhell");
+        assert_eq!(status(&exchange(&listener, short.as_bytes())), "408");
+        let mut stream = connect(&listener);
+        stream.write_all(short.as_bytes()).expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("open");
+        assert_eq!(status(&rest(&mut stream)), "400");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::health::State;
 use crate::health::overview::Overview;
+use crate::health::{Order, State, Steer};
 use crate::telemetry::counters::{
     FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses, StickyKind,
     TimeoutKind, UpstreamCounters,
@@ -186,6 +186,7 @@ pub(super) fn render(view: &View, overview: Option<&Overview>) -> String {
     upstreams(&mut text, view);
     if let Some(overview) = overview {
         health(&mut text, view, overview);
+        orders(&mut text, view, overview);
     }
     text.finish()
 }
@@ -505,6 +506,7 @@ fn server_sticky(text: &mut Text, view: &View) {
 fn health(text: &mut Text, view: &View, overview: &Overview) {
     let checked: Vec<_> = view
         .servers()
+        .filter(|(index, ..)| overview.checks(*index))
         .filter_map(|(index, upstream, server)| {
             Some((
                 index,
@@ -548,4 +550,42 @@ fn health(text: &mut Text, view: &View, overview: &Overview) {
         "Time since the health monitor last showed that it lives.",
     )
     .maybe(overview.age_ms().map(|age_ms| age_ms as f64 / 1e3));
+    text.gauge(
+        "ringlane_health_stale",
+        "1 while what is shown of health may no longer be true.",
+    )
+    .sample(&[], u8::from(overview.is_stale()));
+    text.counter(
+        "ringlane_health_restarts_total",
+        "Times that the health monitor died and was started again.",
+    )
+    .sample(&[], overview.restarts());
+}
+
+/// What operators ordered.
+fn orders(text: &mut Text, view: &View, overview: &Overview) {
+    let mut orders = text.counter(
+        "ringlane_upstream_orders_total",
+        "Operators' orders for the server, by their kind.",
+    );
+    for (index, upstream, server) in view.servers() {
+        for (kind, count) in Steer::KINDS.into_iter().zip(overview.history.orders(index)) {
+            let labels = [
+                ("upstream", &*upstream.name),
+                ("server", &*server.name),
+                ("order", kind),
+            ];
+            orders.sample(&labels, count);
+        }
+    }
+    let mut out = text.gauge(
+        "ringlane_upstream_taken_out",
+        "1 while an operator has the server drained or down.",
+    );
+    for (index, upstream, server) in view.servers() {
+        if let Some(entry) = overview.entry(index) {
+            let labels = [("upstream", &*upstream.name), ("server", &*server.name)];
+            out.sample(&labels, u8::from(entry.order != Order::Serve));
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! The status listener: what runs here, how it fares.
 //!
-//! It has threads and blocking sockets of its own, so that it answers while every shard is busy, and it only reads. What
-//! it shows needs no secret, but is not for strangers: it listens on loopback unless told otherwise.
+//! It has threads and blocking sockets of its own, so that it answers while every shard is busy. What it shows needs no secret, but
+//! is not for strangers: it listens on loopback unless told otherwise. It changes nothing but what operators order (`servers`), and
+//! that takes a token.
 
 mod health;
 mod http;
 mod listener;
 mod metrics;
 mod sampler;
+mod servers;
 mod status;
 
 use std::io;
@@ -18,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use self::http::{Answer, Request};
 use self::listener::{Limits, Listener};
 use self::sampler::Sampler;
+use self::servers::Servers;
 use crate::config;
 use crate::health::overview::Overview;
 use crate::telemetry::prometheus;
@@ -26,6 +29,7 @@ use crate::telemetry::view::View;
 const INDEX: &str = "\
 Ringlane status listener
 /lb/status  upstreams, servers and shards as JSON
+/lb/servers/UPSTREAM/SERVER  one server as JSON; POST orders what it is to do
 /metrics    Prometheus text
 /healthz    200 while this process takes connections, 503 when not
 ";
@@ -42,15 +46,28 @@ impl Admin {
         listener::bind(config.address)
     }
 
-    /// Starts to answer on the socket.
+    /// Starts to answer on the socket. Orders must carry the token; without one none are taken.
     pub fn start(
         socket: TcpListener,
+        token: Option<config::Token>,
         view: Arc<View>,
         health: Option<Arc<Overview>>,
     ) -> io::Result<Self> {
         let sampler = Arc::new(Sampler::new(view));
         let thread = sampler::Thread::start(Arc::clone(&sampler))?;
-        let handler = move |request: &Request| answer(request, &sampler, health.as_deref());
+        let handler = move |request: &Request| {
+            let overview = health.as_deref();
+            if request.path.starts_with(servers::PREFIX) {
+                let servers = Servers {
+                    sampler: &sampler,
+                    overview,
+                    token: token.as_ref(),
+                };
+                servers.answer(request)
+            } else {
+                answer(request, &sampler, overview)
+            }
+        };
         let listener = Listener::start(socket, Limits::default(), handler)?;
         Ok(Self {
             listener,

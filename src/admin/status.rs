@@ -339,10 +339,12 @@ impl Queue {
 }
 
 #[derive(Serialize)]
-struct Server<'a> {
+pub(super) struct Server<'a> {
     name: &'a str,
     address: &'a str,
+    /// The one that holds.
     weight: u16,
+    configured_weight: u16,
     backup: bool,
     #[serde(flatten)]
     health: ServerHealth,
@@ -366,7 +368,7 @@ struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    fn new(
+    pub(super) fn new(
         sampler: &'a Sampler,
         overview: Option<&Overview>,
         upstream: &UpstreamView,
@@ -375,13 +377,18 @@ impl<'a> Server<'a> {
     ) -> Self {
         let counters = || sampler.view().server_counters(index);
         let sum = |value: fn(&ServerCounters) -> u64| counters().map(value).sum();
+        let entry = overview.and_then(|overview| overview.entry(index));
+        let active = sum(|server| server.active.get());
         Self {
             name: &server.name,
             address: &server.address,
-            weight: server.weight,
+            weight: entry
+                .and_then(|entry| entry.weight)
+                .unwrap_or(server.weight),
+            configured_weight: server.weight,
             backup: server.backup,
-            health: ServerHealth::new(overview, index),
-            active: sum(|server| server.active.get()),
+            health: ServerHealth::new(overview, index, active),
+            active,
             idle: sum(|server| server.idle.get()),
             open: sum(|server| server.open.get()),
             requests: sum(|server| server.requests.get()),

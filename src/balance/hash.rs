@@ -26,6 +26,7 @@ pub fn key(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub(super) struct Hash {
     table: Maglev,
+    members: Vec<Member>,
     /// By server; weight and share are 0 for one that is not live.
     standing: Vec<Candidate>,
     /// Hash of each server's name, by server, for rendezvous.
@@ -52,6 +53,7 @@ impl Hash {
             .collect();
         Self {
             table: Maglev::new(&members),
+            members,
             standing: vec![Candidate::default(); servers.len()],
             names: servers
                 .iter()
@@ -61,6 +63,14 @@ impl Hash {
             bound,
             rng: Rng::new(seed),
         }
+    }
+
+    /// Makes the table anew with these weights.
+    pub(super) fn weigh(&mut self, weight: impl Fn(usize) -> u16) {
+        for member in &mut self.members {
+            member.weight = weight(usize::from(member.server));
+        }
+        self.table = Maglev::new(&self.members);
     }
 
     pub(super) fn refresh(&mut self, live: &[Candidate]) {

@@ -37,6 +37,26 @@ pub struct Server {
     pub backup: bool,
 }
 
+/// What an operator says of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// Its weight from now on, 0 to 1000.
+    pub weight: u16,
+    /// Whose requests it takes, even when no other server is left.
+    pub admits: Admits,
+}
+
+/// Whose requests an operator lets a server take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admits {
+    /// Those of all clients.
+    Everyone,
+    /// Those of clients that are bound to it.
+    OwnClients,
+    /// None.
+    Nobody,
+}
+
 /// How a server is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -160,15 +180,15 @@ impl Loaded {
 /// One shard's choice of servers for one upstream.
 #[derive(Debug)]
 pub struct Balancer {
-    weights: Vec<u16>,
     try_all: bool,
     inner: RefCell<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// Which servers are taken to be healthy.
-    healthy: Vec<bool>,
+    /// Which servers take requests of their own clients.
+    loyal: Vec<bool>,
+    steering: Vec<Steering>,
     primary: Tier,
     backup: Tier,
 }
@@ -186,15 +206,38 @@ impl Balancer {
         let (backup, primary) = (0..servers.len()).partition(|&server| servers[server].backup);
         let balancer = Self {
             inner: RefCell::new(Inner {
-                healthy: Vec::new(),
+                loyal: Vec::new(),
+                steering: servers
+                    .iter()
+                    .map(|server| Steering {
+                        weight: server.weight,
+                        admits: Admits::Everyone,
+                    })
+                    .collect(),
                 primary: Tier::new(servers, primary, settings),
                 backup: Tier::new(servers, backup, settings),
             }),
-            weights: servers.iter().map(|server| server.weight).collect(),
             try_all: settings.try_all,
         };
         balancer.refresh(|_| FULL_SHARE);
         balancer
+    }
+
+    /// Takes over what operators say; it acts from the next [`Balancer::refresh`] on. Costs next to nothing when no weight changes.
+    /// With the hash policy a changed weight makes the table anew: a fraction of a millisecond for some servers, some for a thousand.
+    pub fn steer(&self, steering: impl Fn(usize) -> Steering) {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut weighed = false;
+        for (server, present) in inner.steering.iter_mut().enumerate() {
+            let next = steering(server);
+            weighed |= next.weight != present.weight;
+            *present = next;
+        }
+        if weighed {
+            let weight = |server: usize| inner.steering[server].weight;
+            inner.primary.weigh(weight);
+            inner.backup.weigh(weight);
+        }
     }
 
     /// Takes over what part of its weight each server takes now, in thousandths: [`FULL_SHARE`] when it is healthy, 0 when it is
@@ -208,15 +251,19 @@ impl Balancer {
 
     /// Gives how many servers may be chosen.
     fn take_shares(&self, share: impl Fn(usize) -> u16) -> usize {
-        let candidate = |server: usize| Candidate::new(server, self.weights[server], share(server));
         let inner = &mut *self.inner.borrow_mut();
+        let steering = &inner.steering;
+        let candidate = |server: usize| {
+            let Steering { weight, admits } = steering[server];
+            let open = admits == Admits::Everyone;
+            Candidate::new(server, weight, if open { share(server) } else { 0 })
+        };
         inner.primary.refresh(candidate);
         inner.backup.refresh(candidate);
-        inner.healthy.clear();
-        let servers = 0..self.weights.len();
-        inner
-            .healthy
-            .extend(servers.map(|server| share(server) > 0));
+        let admits = |server: usize| steering[server].admits != Admits::Nobody;
+        let loyal = |server| share(server) > 0 && admits(server);
+        inner.loyal.clear();
+        inner.loyal.extend((0..steering.len()).map(loyal));
         inner.primary.live() + inner.backup.live()
     }
 
@@ -261,8 +308,8 @@ impl Balancer {
 impl Inner {
     /// Whether a server can take a request of its own client.
     fn takes(&self, server: usize, pick: &Pick, load: &impl Load) -> bool {
-        let healthy = self.healthy.get(server).is_some_and(|healthy| *healthy);
-        healthy && !pick.tried.contains(&server) && !load.full(server)
+        let loyal = self.loyal.get(server).is_some_and(|loyal| *loyal);
+        loyal && !pick.tried.contains(&server) && !load.full(server)
     }
 }
 

@@ -52,6 +52,13 @@ impl Tier {
         }
     }
 
+    /// Servers have other weights, of which the candidates will tell. Only the hash policy keeps weights of its own.
+    pub(super) fn weigh(&mut self, weight: impl Fn(usize) -> u16) {
+        if let Chooser::Hash(policy) = &mut self.chooser {
+            policy.weigh(weight);
+        }
+    }
+
     pub(super) fn refresh(&mut self, candidate: impl Fn(usize) -> Option<Candidate>) {
         self.live.clear();
         self.live

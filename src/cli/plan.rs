@@ -51,6 +51,12 @@ impl Plan<'_> {
         }
         let status = |admin: &Admin| format!("http://{}/lb/status and /metrics", admin.address);
         row(f, "status", &or_off(self.0.admin.as_ref().map(status)))?;
+        let steering = |admin: &Admin| admin.token.as_ref().map(|_| "with the token".to_owned());
+        row(
+            f,
+            "orders",
+            &or_off(self.0.admin.as_ref().and_then(steering)),
+        )?;
         row(
             f,
             "access log",

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw, Seen};
 use super::reader::Reader;
-use super::{Admin, Listen, Tcp, address};
+use super::{Admin, Listen, Tcp, address, token};
 
 /// Bytes of an algorithm's name, without the closing NUL (`TCP_CA_NAME_MAX`, linux/tcp.h).
 const CONGESTION_BYTES_MAX: usize = 15;
@@ -90,6 +90,13 @@ pub(super) fn admin(
     complaints: &Complaints<'_>,
 ) -> Option<Admin> {
     let enabled = table.flag("enabled");
+    let token = token::token(table, complaints);
+    for key in ["token", "token_file"] {
+        if !enabled && table.changes(key) {
+            let flaw = Flaw::new(format!("{key} never acts: enabled = false in [admin]"));
+            complaints.warning(&table.span_of(key), flaw);
+        }
+    }
     let address = table
         .parsed("address", address::listener)
         .filter(|_| enabled)?;
@@ -109,7 +116,7 @@ pub(super) fn admin(
         let hint = "listen on 127.0.0.1 or [::1], or keep others out with a firewall";
         complaints.warning(&table.span_of("address"), flaw.help(hint));
     }
-    Some(Admin { address })
+    Some(Admin { address, token })
 }
 
 /// Whether the second of two sockets without a common `SO_REUSEPORT` could not bind.

@@ -20,6 +20,7 @@ mod statuses;
 mod sticky;
 #[cfg(test)]
 mod tests;
+mod token;
 mod units;
 mod upstream;
 
@@ -35,6 +36,7 @@ pub use complaint::{Complaint, Place, Severity};
 pub use health::{Check, CheckKind, HttpCheck, Passive};
 pub use statuses::Statuses;
 pub use sticky::{Key, SameSite, Sticky};
+pub use token::{Token, read_token};
 pub use units::{Size, Span};
 
 /// Everything that one Ringlane process runs from.
@@ -171,6 +173,8 @@ pub struct AccessLog {
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What orders must carry; `None` when none are taken.
+    pub token: Option<Token>,
 }
 
 /// Timeouts of the client's side. All are coarse: a sweep a few times a second finds what is overdue.

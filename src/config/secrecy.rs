@@ -6,21 +6,24 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Keys whose values are secret wherever they stand, misplaced ones included.
-const SECRETS: [&str; 2] = ["key", "previous_keys"];
+const SECRETS: [&str; 3] = ["key", "previous_keys", "token"];
 /// Tables with secrets. A key there that is none of theirs may be a secret's, misspelt.
-const TABLES: [(&str, &[&str]); 1] = [(
-    "sticky",
-    &[
-        "cookie",
-        "key_file",
-        "max_age",
-        "path",
-        "domain",
-        "same_site",
-        "secure",
-        "http_only",
-    ],
-)];
+const TABLES: [(&str, &[&str]); 2] = [
+    ("admin", &["enabled", "address", "token_file"]),
+    (
+        "sticky",
+        &[
+            "cookie",
+            "key_file",
+            "max_age",
+            "path",
+            "domain",
+            "same_site",
+            "secure",
+            "http_only",
+        ],
+    ),
+];
 
 /// The file's text with asterisks for its secrets; every byte keeps its place.
 pub(super) fn concealed(text: &str, document: &DeTable<'_>, broken: bool) -> String {
@@ -67,8 +70,10 @@ fn in_lines(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let secret = line
-            .find("key")
+        let secret = ["key", "token"]
+            .iter()
+            .filter_map(|name| line.find(name))
+            .min()
             .and_then(|at| Some(at + line[at..].find(['=', '"', '\''])?));
         spans.extend(secret.map(|at| start + at + 1..start + line.len()));
         start += line.len();
@@ -106,6 +111,9 @@ mod tests {
             ),
             ("[[upstream]]\nname = \"a\"\nkey = \"s3cret\"", true),
             ("name = \"a\"\nkey = \"s3cret", true),
+            ("name = \"a\"\n[admin]\ntoken = \"s3cret\"", true),
+            ("name = \"a\"\n[admin]\ntokn = \"s3cret\"", true),
+            ("name = \"a\"\ntoken = \"s3cret", true),
             ("name = \"a\"\nsticky = { key = \"s3cret\" cookie }", true),
             ("name = \"a\"\nkey \"s3cret", true),
         ];

@@ -343,6 +343,65 @@ fn mistakes_in_balancing() {
 }
 
 #[test]
+fn tokens_of_the_status_listener() {
+    let directory = std::env::temp_dir().join(format!("ringlane-token-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory for the test's files");
+    let file = |name: &str, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = directory.join(name);
+        std::fs::write(&path, text).expect("a file of ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        path.display().to_string()
+    };
+    let good_file = file("good", "0123456789abcdef\n", 0o640);
+    let open_file = file("open", "0123456789abcdef", 0o644);
+    let short_file = file("short", "0123", 0o600);
+    let cases: [(&str, &[&str]); 10] = [
+        ("token = \"0123456789abcdef\"", &[]),
+        ("token = \"off\"\ntoken_file = \"off\"", &[]),
+        (&format!("token_file = \"{good_file}\""), &[]),
+        (
+            &format!("token_file = \"{open_file}\""),
+            &["warning 2: every user may read `"],
+        ),
+        (
+            &format!("token_file = \"{short_file}\""),
+            &["error 2: token_file: `"],
+        ),
+        (
+            "token_file = \"/nonexistent\"",
+            &["error 2: token_file: `/nonexistent`: it cannot be read: No such file"],
+        ),
+        (
+            "token = \"short\"",
+            &["error 2: token: a token has 16 to 256 characters, not 5"],
+        ),
+        (
+            "token = \"0123456789 abcdef\"",
+            &["error 2: token: a token has letters, digits"],
+        ),
+        (
+            &format!("token = \"0123456789abcdef\"\ntoken_file = \"{good_file}\""),
+            &["error 3: token and token_file are both given"],
+        ),
+        (
+            "token = \"0123456789abcdef\"\nenabled = false",
+            &["warning 2: token never acts: enabled = false"],
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_complaints(&format!("[admin]\n{lines}\n{REST}"), expected);
+    }
+    let config = good(&format!("[admin]\ntoken_file = \"{good_file}\"\n{REST}"));
+    let token = config.admin.and_then(|admin| admin.token);
+    assert!(token.is_some_and(|token| token.is(b"0123456789abcdef")));
+    // With orders, slow start acts without checks.
+    let steered = format!("[admin]\ntoken = \"0123456789abcdef\"{REST}slow_start = \"10s\"\n");
+    assert_complaints(&steered, &[]);
+    std::fs::remove_dir_all(&directory).expect("a directory of ours");
+}
+
+#[test]
 fn mistakes_in_health() {
     let cases: [(&str, &[&str]); 24] = [
         (

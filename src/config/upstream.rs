@@ -14,7 +14,12 @@ const NAME_BYTES_MAX: usize = 64;
 const SERVERS_MAX: usize = 65_000;
 
 /// All upstreams, each with the place of its name. One without a good name has an empty one, and was complained about.
-pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Spanned<Upstream>> {
+/// `steered` says that operators can give orders.
+pub(super) fn upstreams(
+    root: &Reader<'_>,
+    steered: bool,
+    complaints: &Complaints<'_>,
+) -> Vec<Spanned<Upstream>> {
     let tables = root.tables("upstream");
     if root.lacks("upstream") {
         let flaw = Flaw::new("there is no [[upstream]]: requests have nowhere to go");
@@ -23,7 +28,7 @@ pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<S
     let mut names = Seen::new();
     let mut upstreams = Vec::new();
     for table in &tables {
-        let upstream = Spanned::new(table.span_of("name"), upstream(table, complaints));
+        let upstream = Spanned::new(table.span_of("name"), upstream(table, steered, complaints));
         let name = &upstream.get_ref().name;
         if let Some(first) = names
             .note(name.clone(), &upstream.span())
@@ -42,7 +47,7 @@ pub(super) fn upstreams(root: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<S
     upstreams
 }
 
-fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
+fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> Upstream {
     let servers = servers(table, complaints);
     let policy = policy::policy(table);
     policy::check(table, policy, &servers, complaints);
@@ -89,7 +94,9 @@ fn upstream(table: &Reader<'_>, complaints: &Complaints<'_>) -> Upstream {
     };
     if upstream.health.is_none() && upstream.passive.is_none() {
         for key in ["slow_start", "when_none_healthy"] {
-            if table.changes(key) {
+            // A server that an operator brings back starts slowly too.
+            let acts = steered && key == "slow_start";
+            if table.changes(key) && !acts {
                 let flaw = Flaw::new(format!(
                     "{key} never acts: nobody checks the servers' health"
                 ));

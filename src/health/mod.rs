@@ -1,14 +1,15 @@
 //! Which servers are healthy.
 //!
 //! One thread, the [`Monitor`], asks every server in its own rhythm (`probe`), hears from the shards which servers failed their
-//! requests (`passive`), draws its conclusions (`judge`) and writes them to the [`table`]. Shards read the table without a lock
-//! and never wait for the monitor.
+//! requests (`passive`), takes operators' orders (`steer`), draws its conclusions (`judge`) and writes them to the [`table`]. Shards
+//! read the table without a lock and never wait for the monitor.
 
 mod judge;
 mod monitor;
 pub mod overview;
 mod passive;
 mod probe;
+mod steer;
 pub mod table;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use http::HeaderValue;
 
 pub use monitor::{Change, Clock, Monitor};
 pub use passive::{Failure, Reporter};
+pub use steer::{Helm, Order, Steer};
 
 use crate::config::{Check, Passive};
 use crate::net::connect::Address;

@@ -1,7 +1,7 @@
 //! The thread that knows every server's health and writes it down.
 //!
 //! It has an epoll runtime of its own and one task for each server that is probed, so a silent server delays nobody. One more
-//! task hears the bell that shards ring when they report. When the thread panics it starts again from what the table says, and
+//! task hears the bell that shards ring when they report, and operators' orders ring. When the thread panics it starts again from what the table says, and
 //! the table is marked stale meanwhile.
 
 use std::cell::RefCell;
@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,8 +25,9 @@ use monoio::time::{sleep, sleep_until, timeout};
 use super::judge::{self, Judge, Verdict};
 use super::passive::{Bell, Reports};
 use super::probe::{Outcome, probe};
+use super::steer::Command;
 use super::table::{Entry, LastProbe, Table, Writer};
-use super::{Group, Reporter, State, Target};
+use super::{Group, Helm, Reporter, State, Steer, Target};
 use crate::config::{Check, Passive};
 
 /// How often the thread looks around when nothing calls it.
@@ -37,15 +39,17 @@ const SPREAD: Duration = Duration::from_millis(200);
 /// Between a panic and the next try.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server's state has changed.
+/// A server's state has changed, or an operator has ordered something for it.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Its place in the table.
     pub server: usize,
-    /// What it was.
-    pub from: State,
-    /// What it is.
+    /// What was known of it.
+    pub before: Entry,
+    /// What is.
     pub entry: Entry,
+    /// The order; `None` when its state has changed.
+    pub steer: Option<Steer>,
     /// When.
     pub at: SystemTime,
 }
@@ -81,6 +85,7 @@ impl Clock {
 pub struct Monitor {
     table: Arc<Table>,
     bell: Arc<Bell>,
+    helm: Helm,
     stop: Arc<AtomicBool>,
     clock: Clock,
     thread: Option<JoinHandle<()>>,
@@ -98,6 +103,7 @@ impl Monitor {
         let (bell, stop) = (Arc::new(bell), Arc::new(AtomicBool::new(false)));
         let servers = groups.iter().map(|group| group.servers.len()).sum();
         let (reports, reporters) = Reports::new(shards, servers, &bell);
+        let (helm, inbox) = Helm::new(&bell);
         let (writer, clock) = (Writer::new(servers), Clock::start());
         let table = Arc::clone(writer.table());
         let core = Core {
@@ -105,6 +111,7 @@ impl Monitor {
             judges: (0..servers).map(|_| Judge::default()).collect(),
             groups: numbered(groups),
             reports,
+            inbox,
             on_change: Box::new(on_change),
             clock,
         };
@@ -120,6 +127,7 @@ impl Monitor {
             Self {
                 table,
                 bell,
+                helm,
                 stop,
                 clock,
                 thread: Some(thread),
@@ -131,6 +139,11 @@ impl Monitor {
     /// Where the servers' health can be read.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// What orders are given with.
+    pub fn helm(&self) -> &Helm {
+        &self.helm
     }
 
     /// The clock of the table's times.
@@ -259,6 +272,7 @@ struct Core {
     judges: Vec<Judge>,
     groups: Vec<Numbered>,
     reports: Reports,
+    inbox: Receiver<Command>,
     on_change: Box<dyn FnMut(&Change) + Send>,
     clock: Clock,
 }
@@ -315,10 +329,13 @@ impl Core {
         self.apply(server, verdict, now_ms);
     }
 
-    /// Takes in what shards have reported, and what time has changed.
+    /// Takes in what shards and operators have said, and what time has changed.
     fn look_around(&mut self) {
         let now_ms = self.clock.now_ms();
         self.writer.beat(now_ms);
+        while let Ok(command) = self.inbox.try_recv() {
+            self.obey(&command, now_ms);
+        }
         for at in 0..self.groups.len() {
             let Numbered { group, places } = &self.groups[at];
             let (places, probed) = (places.clone(), group.check.is_some());
@@ -346,7 +363,7 @@ impl Core {
         }
         let servers = group.len();
         let out = group
-            .filter(|&other| self.writer.read(other).state != State::Up)
+            .filter(|&other| !self.writer.read(other).serves())
             .count();
         if judge::may_eject(passive, servers, out) {
             let ejections = judge::next_ejection(&before, passive, now_ms);
@@ -359,6 +376,18 @@ impl Core {
             );
             self.apply(server, Some((State::Ejected, cause)), now_ms);
         }
+    }
+
+    fn obey(&mut self, command: &Command, now_ms: u64) {
+        let known = command.server < self.judges.len();
+        if !(known && command.claim()) {
+            return;
+        }
+        let before = self.writer.read(command.server);
+        let entry = command.steer.applied_to(before, now_ms);
+        self.writer.write(command.server, &entry);
+        command.answer(entry);
+        self.tell(command.server, before, entry, Some(command.steer));
     }
 
     fn apply(&mut self, server: usize, verdict: Verdict, now_ms: u64) {
@@ -374,10 +403,15 @@ impl Core {
         };
         self.writer.write(server, &entry);
         self.judges[server].changed();
+        self.tell(server, before, entry, None);
+    }
+
+    fn tell(&mut self, server: usize, before: Entry, entry: Entry, steer: Option<Steer>) {
         (self.on_change)(&Change {
             server,
-            from: before.state,
+            before,
             entry,
+            steer,
             at: SystemTime::now(),
         });
     }

@@ -52,6 +52,9 @@ type Counts = [AtomicU32; Failure::ALL.len()];
 pub(super) struct Bell {
     rung: AtomicBool,
     line: UnixStream,
+    /// The monitor is to panic each time that it looks: a test asked for it.
+    #[cfg(debug_assertions)]
+    fault: AtomicBool,
 }
 
 impl Bell {
@@ -64,6 +67,8 @@ impl Bell {
             Self {
                 rung: AtomicBool::new(false),
                 line,
+                #[cfg(debug_assertions)]
+                fault: AtomicBool::new(false),
             },
             heard,
         ))
@@ -80,6 +85,8 @@ impl Bell {
     /// To be called before looking at what was reported.
     pub(super) fn silence(&self) {
         self.rung.swap(false, Ordering::AcqRel);
+        #[cfg(debug_assertions)]
+        assert!(!self.fault.load(Ordering::Relaxed), "a fault was asked for");
     }
 }
 
@@ -98,6 +105,13 @@ impl Reporter {
             count.load(Ordering::Relaxed).wrapping_add(1),
             Ordering::Relaxed,
         );
+        self.bell.ring();
+    }
+
+    /// Makes the monitor panic whenever it looks, or ends that.
+    #[cfg(debug_assertions)]
+    pub fn toggle_fault(&self) {
+        self.bell.fault.fetch_xor(true, Ordering::Relaxed);
         self.bell.ring();
     }
 }

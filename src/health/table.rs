@@ -12,11 +12,13 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::{Cause, State};
+use super::{Cause, Order, State};
 
 /// Tries before a reader gives way to a writer that was interrupted half-way. A write takes a few nanoseconds.
 const TRIES: usize = if cfg!(loom) { 1 } else { 100 };
-const WORDS: usize = 4;
+/// In the weight's place when an operator has not set one.
+const NO_WEIGHT: u64 = 0xffff;
+const WORDS: usize = 5;
 
 /// What is known of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,12 @@ pub struct Entry {
     pub cause: Cause,
     /// When it came into this state, in milliseconds of the monitor's clock.
     pub since_ms: u64,
+    /// What an operator has ordered.
+    pub order: Order,
+    /// When that was, in milliseconds of the monitor's clock; 0 when nothing was ever ordered.
+    pub ordered_ms: u64,
+    /// Weight set by an operator in place of the configured one.
+    pub weight: Option<u16>,
     /// Ejections in a row: what the length of the next one grows with.
     pub ejections: u8,
     /// Result of the last probe; `None` before the first.
@@ -50,19 +58,29 @@ impl Entry {
         state: State::Up,
         cause: Cause::Assumed,
         since_ms: 0,
+        order: Order::Serve,
+        ordered_ms: 0,
+        weight: None,
         ejections: 0,
         last_probe: None,
     };
 
-    /// For how long it has been up again; `None` when it is not up, or was never anything else. What slow start goes by.
+    /// For how long it has been up again and let serve; `None` when it is not up, or was never anything else. What slow start
+    /// goes by.
     pub fn recovered_ms(&self, now_ms: u64) -> Option<u64> {
-        let recovered = self.state == State::Up && self.cause != Cause::Assumed;
-        recovered.then(|| now_ms.saturating_sub(self.since_ms))
+        let recovered = self.cause != Cause::Assumed || self.ordered_ms > 0;
+        let since_ms = self.since_ms.max(self.ordered_ms);
+        (recovered && self.state == State::Up).then(|| now_ms.saturating_sub(since_ms))
+    }
+
+    /// Whether it takes new requests, as far as health and orders go.
+    pub fn serves(&self) -> bool {
+        self.state == State::Up && self.order == Order::Serve
     }
 
     /// Whether the difference to `other` matters to choosing a server.
     fn chosen_like(&self, other: &Self) -> bool {
-        let part = |e: &Self| (e.state, e.since_ms);
+        let part = |e: &Self| (e.state, e.since_ms, e.order, e.ordered_ms, e.weight);
         part(self) == part(other)
     }
 
@@ -76,12 +94,21 @@ impl Entry {
             | byte(self.cause as u8, 1)
             | byte(self.ejections, 2)
             | byte(probed, 3)
-            | byte(result, 4);
-        [flags, self.since_ms, u64::from(took_us), at_ms]
+            | byte(result, 4)
+            | byte(self.order as u8, 5)
+            | self.weight.map_or(NO_WEIGHT, u64::from) << 48;
+        [
+            flags,
+            self.since_ms,
+            u64::from(took_us),
+            at_ms,
+            self.ordered_ms,
+        ]
     }
 
-    fn decode([flags, since_ms, took_us, at_ms]: [u64; WORDS]) -> Self {
+    fn decode([flags, since_ms, took_us, at_ms, ordered_ms]: [u64; WORDS]) -> Self {
         let byte = |at: u32| (flags >> (8 * at)) as u8;
+        let weight = flags >> 48;
         let probe = LastProbe {
             at_ms,
             took_us: took_us as u32,
@@ -91,6 +118,9 @@ impl Entry {
             state: State::from_code(byte(0)),
             cause: Cause::from_code(byte(1)),
             since_ms,
+            order: Order::from_code(byte(5)),
+            ordered_ms,
+            weight: (weight != NO_WEIGHT).then_some(weight as u16),
             ejections: byte(2),
             last_probe: (byte(3) == 1).then_some(probe),
         }
@@ -159,6 +189,8 @@ pub struct Table {
     epoch: Padded,
     /// When the writer last showed that it is alive, in milliseconds of the monitor's clock; [`STALE`] when it has died.
     beat_ms: Padded,
+    /// How often the writer has died.
+    deaths: AtomicU64,
 }
 
 const STALE: u64 = u64::MAX;
@@ -199,6 +231,11 @@ impl Table {
             beat_ms => Some(now_ms.saturating_sub(beat_ms)),
         }
     }
+
+    /// How often the writer has died and was started again.
+    pub fn deaths(&self) -> u64 {
+        self.deaths.load(Ordering::Relaxed)
+    }
 }
 
 /// The writer's side. There is one for each table.
@@ -219,6 +256,7 @@ impl Writer {
                 slots,
                 epoch: word(1),
                 beat_ms: word(0),
+                deaths: AtomicU64::new(0),
             }),
         }
     }
@@ -252,8 +290,10 @@ impl Writer {
         self.table.beat_ms.0.store(now_ms, Ordering::Relaxed);
     }
 
-    /// Marks the table stale until the next beat.
+    /// The writer has died: marks the table stale until the next beat.
     pub fn mark_stale(&mut self) {
+        let deaths = &self.table.deaths;
+        deaths.store(deaths.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.table.beat_ms.0.store(STALE, Ordering::Relaxed);
     }
 }
@@ -275,20 +315,29 @@ mod tests {
             took_us,
             result,
         });
+        let order = (0..3_u8, any::<u64>(), prop::option::of(0..=1000_u16));
         (
             0..3_u8,
             cause(),
             any::<u64>(),
+            order,
             any::<u8>(),
             prop::option::of(probe),
         )
-            .prop_map(|(state, cause, since_ms, ejections, last_probe)| Entry {
-                state: State::from_code(state),
-                cause,
-                since_ms,
-                ejections,
-                last_probe,
-            })
+            .prop_map(
+                |(state, cause, since_ms, (order, ordered_ms, weight), ejections, last_probe)| {
+                    Entry {
+                        state: State::from_code(state),
+                        cause,
+                        since_ms,
+                        order: Order::from_code(order),
+                        ordered_ms,
+                        weight,
+                        ejections,
+                        last_probe,
+                    }
+                },
+            )
     }
 
     proptest! {
@@ -325,6 +374,14 @@ mod tests {
             },
             Entry {
                 since_ms: 7,
+                ..probed
+            },
+            Entry {
+                order: Order::Drain,
+                ..probed
+            },
+            Entry {
+                weight: Some(3),
                 ..probed
             },
         ];
@@ -378,6 +435,7 @@ mod tests {
         assert_eq!(writer.table().age_ms(1250), Some(250));
         writer.mark_stale();
         assert_eq!(writer.table().age_ms(1250), None);
+        assert_eq!(writer.table().deaths(), 1);
     }
 }
 

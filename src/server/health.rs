@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::health::overview::{History, Overview};
-use crate::health::{Change, Group, Locate, Monitor, State, Target};
+use crate::health::{Change, Group, Locate, Monitor, State, Steer, Target};
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
 
@@ -21,11 +21,15 @@ pub(super) struct Health {
     pub(super) sources: Vec<Source>,
 }
 
-/// Starts the monitor, unless no upstream has its servers checked.
+/// Starts the monitor, unless no upstream has its servers checked and nobody can give orders.
 pub(super) fn start(config: &Config, places: &Places, shards: usize) -> io::Result<Option<Health>> {
     let groups = groups(config, places);
     let is_checked = |group: &Group| group.check.is_some() || group.passive.is_some();
-    if !groups.iter().any(is_checked) {
+    let steered = config
+        .admin
+        .as_ref()
+        .is_some_and(|admin| admin.token.is_some());
+    if !steered && !groups.iter().any(is_checked) {
         return Ok(None);
     }
     let checked = groups
@@ -46,6 +50,7 @@ pub(super) fn start(config: &Config, places: &Places, shards: usize) -> io::Resu
         table: Arc::clone(monitor.table()),
         clock: monitor.clock(),
         reporter,
+        steered,
     };
     Ok(Some(Health {
         sources: reporters.into_iter().map(source).collect(),
@@ -89,8 +94,23 @@ fn names(config: &Config) -> Vec<(String, String)> {
     names.collect()
 }
 
-fn log(upstream: &str, server: &str, Change { from, entry, .. }: &Change) {
-    let (from, state, reason) = (from.as_str(), entry.state.as_str(), entry.cause);
+fn log(upstream: &str, server: &str, change: &Change) {
+    match change.steer {
+        None => log_state(upstream, server, change),
+        Some(Steer::Order(order)) => {
+            tracing::info!(upstream, server, order = order.as_str(), "order taken");
+        }
+        Some(Steer::Weight(Some(weight))) => {
+            tracing::info!(upstream, server, weight, "order taken");
+        }
+        Some(Steer::Weight(None)) => {
+            tracing::info!(upstream, server, weight = "as configured", "order taken");
+        }
+    }
+}
+
+fn log_state(upstream: &str, server: &str, Change { before, entry, .. }: &Change) {
+    let (from, state, reason) = (before.state.as_str(), entry.state.as_str(), entry.cause);
     if entry.state == State::Up {
         tracing::info!(upstream, server, from, state, %reason, "server changed its state");
     } else {

@@ -15,7 +15,7 @@ use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
 use crate::config::{HashKey, HostPolicy, Policy, Statuses, Tcp, Upstream, WhenNoneHealthy};
-use crate::health::Failure;
+use crate::health::{Failure, Order};
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
 use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
@@ -71,7 +71,7 @@ pub struct Group {
     balancer: Balancer,
     load: InFlight,
     counters: Arc<ShardCounters>,
-    /// The servers' health, when somebody checks it.
+    /// The servers' health and orders, when somebody checks or can steer them.
     watch: Option<Watch>,
     /// The policy learns from latencies, by the time since then.
     learning_since: Option<Instant>,
@@ -185,9 +185,7 @@ impl Group {
         bond: Option<Bond>,
         tried: &[usize],
     ) -> Result<usize, NoServer> {
-        if let Some(watch) = &self.watch {
-            watch.update(&self.balancer);
-        }
+        self.look();
         let now_us = self.learning_since.map_or(0, micros_since);
         let pick = Pick {
             key,
@@ -200,6 +198,32 @@ impl Group {
             servers: &self.servers,
         };
         self.balancer.choose(&pick, &room)
+    }
+
+    /// Takes over what the health thread has written since the last look.
+    #[inline]
+    fn look(&self) {
+        if let Some(watch) = &self.watch
+            && watch.update(&self.balancer)
+        {
+            self.close_pools(watch);
+        }
+    }
+
+    /// Servers that are taken out lose their idle connections: nothing may come of them, and operators wait for their end.
+    #[cold]
+    fn close_pools(&self, watch: &Watch) {
+        for (index, server) in self.servers.iter().enumerate() {
+            server.pool.set_closed(watch.order(index) != Order::Serve);
+        }
+    }
+
+    /// Makes the health thread panic whenever it looks, or ends that.
+    #[cfg(debug_assertions)]
+    pub fn toggle_health_fault(&self) {
+        if let Some(watch) = &self.watch {
+            watch.toggle_fault();
+        }
     }
 
     /// Tells that a server answered with this status, and how long that took.
@@ -246,6 +270,7 @@ impl Group {
 
     /// Looks after pools, the budget and servers that warm up; called by the sweeper, about once a second.
     pub fn sweep(&self, now: u32) {
+        self.look();
         if let Some(budget) = &self.budget {
             budget.fade();
         }

@@ -81,6 +81,8 @@ pub struct Pool {
     idle_ticks: Ticks,
     age_ticks: Option<Ticks>,
     requests_max: u64,
+    /// The server is taken out: no connection is kept for it.
+    closed: Cell<bool>,
     /// Connections found closed or out of step since [`Pool::take_stale`] was last called.
     stale: Cell<u64>,
 }
@@ -94,6 +96,7 @@ impl Pool {
             idle_ticks: settings.idle_timeout.into(),
             age_ticks: settings.max_age.map(Ticks::from),
             requests_max: settings.max_requests.unwrap_or(u64::MAX),
+            closed: Cell::new(false),
             stale: Cell::new(0),
         }
     }
@@ -115,6 +118,7 @@ impl Pool {
     /// Keeps a connection for the next request, unless it has served its time; a full pool closes its oldest.
     pub fn put(&self, connection: Connection, now: u32) {
         if self.max_idle == 0
+            || self.closed.get()
             || connection.requests >= self.requests_max
             || self.is_too_old(&connection, now)
         {
@@ -153,6 +157,14 @@ impl Pool {
     /// Closes the connection that has been idle for longest.
     pub fn close_oldest(&self) {
         self.idle.borrow_mut().pop_front();
+    }
+
+    /// Closes it, with all its connections, or opens it again. While it is closed, connections given back are closed too.
+    pub fn set_closed(&self, closed: bool) {
+        self.closed.set(closed);
+        if closed {
+            self.clear();
+        }
     }
 
     /// How many connections are idle.

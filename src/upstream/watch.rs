@@ -3,10 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::balance::{Balancer, FULL_SHARE, slow_start};
+use crate::balance::{Admits, Balancer, FULL_SHARE, Steering, slow_start};
 use crate::config::{Statuses, Upstream};
 use crate::health::table::{Entry, Table};
-use crate::health::{Clock, Failure, Reporter, State};
+use crate::health::{Clock, Failure, Order, Reporter, State};
 
 /// Where a shard learns about health, and tells what it saw.
 #[derive(Clone, Debug)]
@@ -17,18 +17,31 @@ pub struct Source {
     pub clock: Clock,
     /// The shard's own.
     pub reporter: Reporter,
+    /// Operators may give orders, so servers that nobody checks are watched too.
+    pub steered: bool,
 }
 
-/// The health of one upstream's servers.
+/// What a shard knows of one server.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// What part of its weight it takes, in thousandths.
+    share: u16,
+    weight: u16,
+    order: Order,
+}
+
+/// The health of one upstream's servers, and what operators say of them.
 #[derive(Debug)]
 pub struct Watch {
     source: Source,
     /// Place of the first server in the table.
     first_id: usize,
-    /// The table's epoch that the shares are of.
+    /// The table's epoch that the standings are of.
     seen: Cell<u64>,
-    /// What part of its weight each server takes, in thousandths.
-    shares: RefCell<Vec<u16>>,
+    /// By server.
+    standings: RefCell<Vec<Standing>>,
+    /// The configured ones, by server.
+    weights: Vec<u16>,
     /// How long a server that comes back takes to get its whole share; 0 is at once.
     slow_start_ms: u64,
     /// A server has not got its whole share yet.
@@ -40,17 +53,29 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `None` when nobody checks the upstream's servers.
+    /// `None` when nobody checks the upstream's servers and nobody can steer them.
     pub fn new(upstream: &Upstream, first_id: usize, source: &Source) -> Option<Self> {
-        if upstream.health.is_none() && upstream.passive.is_none() {
+        let checked = upstream.health.is_some() || upstream.passive.is_some();
+        if !checked && !source.steered {
             return None;
         }
         let passive = upstream.passive.as_ref();
+        let weights: Vec<_> = upstream
+            .servers
+            .iter()
+            .map(|server| server.weight)
+            .collect();
+        let standing = |&weight| Standing {
+            share: FULL_SHARE,
+            weight,
+            order: Order::Serve,
+        };
         Some(Self {
             source: source.clone(),
             first_id,
             seen: Cell::new(0),
-            shares: RefCell::new(vec![FULL_SHARE; upstream.servers.len()]),
+            standings: RefCell::new(weights.iter().map(standing).collect()),
+            weights,
             slow_start_ms: upstream
                 .slow_start
                 .map_or(0, |window| window.as_millis() as u64),
@@ -60,12 +85,19 @@ impl Watch {
         })
     }
 
-    /// Tells the balancer what has changed: one relaxed load when nothing has.
+    /// Tells the balancer what has changed, and whether anything has: one relaxed load when nothing has.
     #[inline]
-    pub fn update(&self, balancer: &Balancer) {
-        if let Some(epoch) = self.source.table.changed(self.seen.get()) {
+    pub fn update(&self, balancer: &Balancer) -> bool {
+        let changed = self.source.table.changed(self.seen.get());
+        changed.is_some_and(|epoch| {
             self.read(epoch, balancer);
-        }
+            true
+        })
+    }
+
+    /// What operators have ordered for a server, as of the last update.
+    pub fn order(&self, server: usize) -> Order {
+        self.standings.borrow()[server].order
     }
 
     /// Gives servers that warm up a little more; called about once a second.
@@ -77,19 +109,33 @@ impl Watch {
 
     #[cold]
     fn read(&self, epoch: u64, balancer: &Balancer) {
-        let mut shares = self.shares.borrow_mut();
+        let mut standings = self.standings.borrow_mut();
         let mut whole = true;
         let now_ms = self.source.clock.now_ms();
-        for (server, share) in shares.iter_mut().enumerate() {
+        for (server, standing) in standings.iter_mut().enumerate() {
             match self.source.table.read(self.first_id + server) {
-                Some(entry) => *share = self.share_of(&entry, now_ms),
+                Some(entry) => {
+                    *standing = Standing {
+                        share: self.share_of(&entry, now_ms),
+                        weight: entry.weight.unwrap_or(self.weights[server]),
+                        order: entry.order,
+                    }
+                }
                 // It is being written: what was known holds until the next request looks again.
                 None => whole = false,
             }
         }
-        balancer.refresh(|server| shares[server]);
-        let is_warming = |share: &u16| (1..FULL_SHARE).contains(share);
-        self.warming.set(shares.iter().any(is_warming));
+        balancer.steer(|server| Steering {
+            weight: standings[server].weight,
+            admits: match standings[server].order {
+                Order::Serve => Admits::Everyone,
+                Order::Drain => Admits::OwnClients,
+                Order::Down => Admits::Nobody,
+            },
+        });
+        balancer.refresh(|server| standings[server].share);
+        let is_warming = |standing: &Standing| (1..FULL_SHARE).contains(&standing.share);
+        self.warming.set(standings.iter().any(is_warming));
         if whole {
             self.seen.set(epoch);
         }
@@ -101,6 +147,12 @@ impl Watch {
             (State::Up, None) => FULL_SHARE,
             (State::Down | State::Ejected, _) => 0,
         }
+    }
+
+    /// Makes the health thread panic whenever it looks, or ends that.
+    #[cfg(debug_assertions)]
+    pub fn toggle_fault(&self) {
+        self.source.reporter.toggle_fault();
     }
 
     /// Tells that a request failed on a server.

@@ -92,9 +92,10 @@ pub(crate) fn fill(view: &View) {
 pub(crate) fn start(view: &Arc<View>) -> Admin {
     let config = config::Admin {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
+        token: None,
     };
     let socket = Admin::bind(&config).expect("a free port");
-    Admin::start(socket, Arc::clone(view), None).expect("a thread")
+    Admin::start(socket, config.token, Arc::clone(view), None).expect("a thread")
 }
 
 pub(crate) fn filled() -> (Arc<View>, Admin) {
