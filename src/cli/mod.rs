@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 failed while running, 2 wrong use or a configuration that is refused.
 
 mod check;
+mod client;
+mod ctl;
 mod demo;
 mod log;
 mod origin;
@@ -28,6 +30,7 @@ Examples:
   ringlane demo
   ringlane check --config config/ringlane.toml
   ringlane run --config config/ringlane.toml
+  ringlane ctl status
   RUST_LOG=debug ringlane run --config config/ringlane.toml
 
 `ringlane help COMMAND` says more about a command.
@@ -46,6 +49,8 @@ enum Command {
     Run(run::RunArgs),
     /// Say what is wrong with a configuration, or what would run
     Check(check::CheckArgs),
+    /// Show and steer a running proxy
+    Ctl(ctl::CtlArgs),
     /// Run three sample origins and the proxy in front of them
     Demo(demo::DemoArgs),
     /// Run a sample origin to put behind a proxy
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Ctl(args) => ctl::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Origin(args) => origin::run(&args),
             Command::Relay(args) => relay::run(&args),

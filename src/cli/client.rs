@@ -1,0 +1,200 @@
+//! A client of the status listener: one request on a connection of its own, blocking, with a limit on everything.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For each read and write.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A status page of thousands of servers is a few megabytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const FIELDS_MAX: usize = 64;
+
+/// Where a status listener is.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    /// Host and port.
+    authority: String,
+}
+
+/// What it answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Client {
+    /// Takes `HOST:PORT`, with or without `http://` before it.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(super) fn new(address: &str) -> Result<Self, String> {
+        let authority = address.strip_prefix("http://").unwrap_or(address);
+        let authority = authority.trim_end_matches('/');
+        let parsed: Result<http::uri::Authority, _> = authority.parse();
+        match parsed {
+            Ok(parsed) if parsed.port_u16().is_some() && !authority.contains('@') => Ok(Self {
+                authority: authority.to_owned(),
+            }),
+            _ => Err(format!(
+                "`{address}` is no address: write HOST:PORT, such as 127.0.0.1:9900"
+            )),
+        }
+    }
+
+    /// Asks for a page.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub(super) fn get(&self, path: &str) -> Result<Answer, String> {
+        self.exchange(&format!("GET {path} HTTP/1.1\r\n{}\r\n", self.fields()))
+    }
+
+    /// Sends JSON with a token.
+    ///
+    /// # Errors
+    /// A sentence for the user: nobody answers there, or not in HTTP.
+    pub(super) fn post(&self, path: &str, token: &str, json: &str) -> Result<Answer, String> {
+        self.exchange(&format!(
+            "POST {path} HTTP/1.1\r\n{}Authorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+            self.fields(),
+            json.len(),
+        ))
+    }
+
+    fn fields(&self) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        format!(
+            "Host: {}\r\nUser-Agent: ringlane/{version}\r\nConnection: close\r\n",
+            self.authority
+        )
+    }
+
+    fn exchange(&self, request: &str) -> Result<Answer, String> {
+        let failed = |error| format!("http://{}: {}", self.authority, explained(&error));
+        let mut stream = self.connect().map_err(failed)?;
+        let mut bytes = Vec::new();
+        let exchange = || {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            stream.write_all(request.as_bytes())?;
+            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)
+        };
+        let exchanged: io::Result<_> = exchange();
+        exchanged.map_err(failed)?;
+        parse(&bytes).ok_or_else(|| {
+            let authority = &self.authority;
+            format!(
+                "http://{authority}: the answer is not whole HTTP/1.1; is this the status listener?"
+            )
+        })
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
+        for address in self.authority.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Where a listener that listens on this address is reached from its own machine.
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn explained(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there; is ringlane running, and is [admin] at this address?".to_owned()
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// An answer whose end is that of the connection. `None` when it is none, or is cut short.
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let Ok(httparse::Status::Complete(head_bytes)) = response.parse(bytes) else {
+        return None;
+    };
+    let body = &bytes[head_bytes..];
+    let length = response
+        .headers
+        .iter()
+        .find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let whole = match length {
+        Some(field) => str::from_utf8(field.value).ok()?.parse() == Ok(body.len()),
+        None => true,
+    };
+    whole.then_some(())?;
+    Some(Answer {
+        status: response.code?,
+        body: String::from_utf8_lossy(body).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let cases = [
+            ("127.0.0.1:9900", Some("127.0.0.1:9900")),
+            ("http://localhost:9900/", Some("localhost:9900")),
+            ("[::1]:9900", Some("[::1]:9900")),
+            ("localhost", None),
+            ("https://localhost:9900", None),
+            ("u@localhost:9900", None),
+            ("a:1\r\nX: y", None),
+            ("", None),
+        ];
+        for (address, authority) in cases {
+            let client = Client::new(address);
+            assert_eq!(
+                client.ok().map(|client| client.authority).as_deref(),
+                authority,
+                "{address:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn answers_are_whole_or_none() {
+        let cases = [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+                Some((200, "hi")),
+            ),
+            ("HTTP/1.1 404 Not Found\r\n\r\nno", Some((404, "no"))),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", None),
+            ("HTTP/1.1 200 OK\r\nContent-Le", None),
+            ("SSH-2.0-OpenSSH\r\n", None),
+            ("", None),
+        ];
+        for (bytes, expected) in cases {
+            let expected = expected.map(|(status, body)| Answer {
+                status,
+                body: body.to_owned(),
+            });
+            assert_eq!(parse(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `ringlane ctl`: shows and steers a running proxy through its status listener.
+
+mod status;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{Answer, Client, reachable};
+use super::{WRONG_USE, say};
+use crate::config::{Admin, Reading, Token, read_token};
+
+const VARIABLE: &str = "RINGLANE_TOKEN";
+const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
+const WEIGHT_MAX: u16 = 1000;
+
+const AFTER_HELP: &str = "\
+The address is that of --admin, else that of [admin] in --config, else 127.0.0.1:9900.
+The token is that of --token-file, else that of the variable RINGLANE_TOKEN, else that of [admin] in --config.
+Orders hold until the next order for the server, or until the proxy ends.
+
+Examples:
+  ringlane ctl status
+  ringlane ctl drain app a --token-file /etc/ringlane/token
+  ringlane ctl up app a --config /etc/ringlane/ringlane.toml
+
+Exit code: 0 when done, 1 when the proxy cannot be reached or refuses, 2 for wrong use.";
+
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct CtlArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the proxy is, and what it wants to hear.
+#[derive(Args, Debug)]
+struct Place {
+    /// Where the status listener is, HOST:PORT
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    admin: Option<String>,
+    /// A file with the token
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    /// The proxy's configuration, for address and token
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show upstreams, servers and shards
+    Status {
+        /// Print the status page as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a server no new requests, but let sticky clients go on
+    Drain(Server),
+    /// Give a server no requests at all
+    Down(Server),
+    /// Let a server serve again, as far as it is healthy
+    Up(Server),
+    /// Change a server's weight
+    Weight {
+        #[command(flatten)]
+        server: Server,
+        /// 0 to 1000, or `configured` for that of the configuration
+        #[arg(value_parser = weight)]
+        weight: Weight,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Server {
+    /// The upstream's name
+    upstream: String,
+    /// The server's name
+    server: String,
+}
+
+/// `None` is the configured one.
+type Weight = Option<u16>;
+
+fn weight(text: &str) -> Result<Weight, String> {
+    let number = || text.parse().ok().filter(|weight| *weight <= WEIGHT_MAX);
+    match text {
+        "configured" => Ok(None),
+        _ => number()
+            .map(Some)
+            .ok_or_else(|| "a weight is 0 to 1000, or `configured`".to_owned()),
+    }
+}
+
+/// Why a command ended without success: a sentence for the user.
+enum Failure {
+    /// What was given does not serve.
+    Use(String),
+    /// The proxy cannot be reached, or refused.
+    Proxy(String),
+}
+
+pub(super) fn run(args: &CtlArgs) -> ExitCode {
+    let (why, code) = match obey(args) {
+        Ok(text) => {
+            // A reader that has seen enough, such as head(1), is no failure.
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Use(why)) => (why, ExitCode::from(WRONG_USE)),
+        Err(Failure::Proxy(why)) => (why, ExitCode::FAILURE),
+    };
+    say(&format!("error: {why}"));
+    code
+}
+
+/// What to print.
+fn obey(args: &CtlArgs) -> Result<String, Failure> {
+    let admin = args.place.configured()?;
+    let client = args.place.client(admin.as_ref())?;
+    let state = |state| format!("{{\"state\":\"{state}\"}}");
+    let (server, order) = match &args.command {
+        Command::Status { json } => return show(&client, *json),
+        Command::Drain(server) => (server, state("drain")),
+        Command::Down(server) => (server, state("down")),
+        Command::Up(server) => (server, state("up")),
+        Command::Weight { server, weight } => {
+            let weight = weight.map_or("null".to_owned(), |weight| weight.to_string());
+            (server, format!("{{\"weight\":{weight}}}"))
+        }
+    };
+    let token = args.place.token(admin)?;
+    let path = format!(
+        "/lb/servers/{}/{}",
+        encoded(&server.upstream),
+        encoded(&server.server)
+    );
+    let answer = client.post(&path, token.secret(), &order);
+    let text = accepted(answer.map_err(Failure::Proxy)?)?;
+    Ok(status::line(&server.upstream, &document(&text)?))
+}
+
+fn show(client: &Client, json: bool) -> Result<String, Failure> {
+    let text = accepted(client.get("/lb/status").map_err(Failure::Proxy)?)?;
+    if json {
+        return Ok(text);
+    }
+    Ok(status::page(&document(&text)?))
+}
+
+fn document(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::Proxy(format!("the answer is not JSON: {error}")))
+}
+
+/// The body of an answer that is a success; otherwise what it says went wrong.
+fn accepted(Answer { status, body }: Answer) -> Result<String, Failure> {
+    if status == 200 {
+        return Ok(body);
+    }
+    let error = serde_json::from_str(&body)
+        .ok()
+        .and_then(|refusal: Value| Some(refusal.get("error")?.as_str()?.to_owned()));
+    let error = error.unwrap_or_else(|| body.trim().to_owned());
+    Err(Failure::Proxy(format!("{error} (status {status})")))
+}
+
+impl Place {
+    /// `[admin]` of the configuration, when one is given.
+    fn configured(&self) -> Result<Option<Admin>, Failure> {
+        let Some(path) = &self.config else {
+            return Ok(None);
+        };
+        let Reading { config, complaints } = Reading::load(path);
+        let refused = || {
+            for complaint in &complaints {
+                say(&format!(
+                    "{complaint}
+"
+                ));
+            }
+            Failure::Use(format!("{} is refused", path.display()))
+        };
+        let off = || Failure::Use(format!("{} has the status listener off", path.display()));
+        config.ok_or_else(refused)?.admin.ok_or_else(off).map(Some)
+    }
+
+    fn client(&self, configured: Option<&Admin>) -> Result<Client, Failure> {
+        let configured = configured.map(|admin| reachable(admin.address));
+        let address = match (&self.admin, configured) {
+            (Some(address), _) => address.clone(),
+            (None, Some(address)) if address.port() == 0 => {
+                let why = "[admin] leaves its port to the kernel: give --admin";
+                return Err(Failure::Use(why.to_owned()));
+            }
+            (None, Some(address)) => address.to_string(),
+            (None, None) => DEFAULT_ADDRESS.to_owned(),
+        };
+        Client::new(&address).map_err(Failure::Use)
+    }
+
+    fn token(&self, configured: Option<Admin>) -> Result<Token, Failure> {
+        if let Some(path) = &self.token_file {
+            let failed = |error| Failure::Use(format!("{}: {error}", path.display()));
+            return read_token(path).map_err(failed);
+        }
+        if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
+            let text = text.to_string_lossy();
+            let failed = |error| Failure::Use(format!("{VARIABLE}: {error}"));
+            return text.trim().parse().map_err(failed);
+        }
+        let none = "orders need a token: give --token-file, RINGLANE_TOKEN, or --config with one in [admin]";
+        configured
+            .and_then(|admin| admin.token)
+            .ok_or_else(|| Failure::Use(none.to_owned()))
+    }
+}
+
+/// A name as a path segment (RFC 3986 section 3.3).
+fn encoded(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    let encode = |byte: u8| {
+        if plain(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    name.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded() {
+        for (name, segment) in [
+            ("app-1.a_b:80", "app-1.a_b:80"),
+            ("unix:/run/a.sock", "unix:%2Frun%2Fa.sock"),
+            ("[::1]:80", "%5B::1%5D:80"),
+            ("é ", "%C3%A9%20"),
+        ] {
+            assert_eq!(encoded(name), segment);
+        }
+    }
+
+    #[test]
+    fn weights() {
+        for (text, expected) in [
+            ("0", Some(Some(0))),
+            ("1000", Some(Some(1000))),
+            ("configured", Some(None)),
+            ("1001", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(weight(text).ok(), expected, "{text:?}");
+        }
+    }
+}
