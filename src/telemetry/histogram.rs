@@ -2,24 +2,44 @@
 //!
 //! Each power of two is cut into 16 equal buckets, so a bucket is at most 1/16 of its values wide and its middle is at most
 //! 1/32 (3.2 %) off. Below 16 microseconds each value has its own bucket. The idea is that of HDR histograms.
+//!
+//! The buckets are cut in ticks of 2^-20 seconds, a little less than a microsecond. So powers of two of a *second* are bucket
+//! edges, and those are the bounds of Prometheus' native histograms of schema 0.
 
 use super::counters::Counter;
 
 /// log2 of the buckets in each power of two.
 const SUB_BITS: u32 = 4;
 const SUB: usize = 1 << SUB_BITS;
-/// Values from here on, 71 minutes, count in the last bucket.
-const VALUE_BITS: u32 = 32;
-const BUCKETS: usize = (VALUE_BITS - SUB_BITS + 1) as usize * SUB;
+/// log2 of the ticks in a second.
+const SECOND_BITS: u32 = 20;
+/// Ticks from here on, 68 minutes, count in the last bucket.
+const TICK_BITS: u32 = 32;
+const BUCKETS: usize = (TICK_BITS - SUB_BITS + 1) as usize * SUB;
 
-/// The bucket of a value.
-fn index(us: u64) -> usize {
-    let us = us.min((1 << VALUE_BITS) - 1);
-    let shift = (u64::BITS - SUB_BITS).saturating_sub((us | 1).leading_zeros() + 1);
-    shift as usize * SUB + (us >> shift) as usize
+/// 2^20 ticks by 1,000,000 microseconds, in lowest terms.
+const TICKS_PER_US: (u64, u64) = (16_384, 15_625);
+
+/// The tick that a value ends in. A value on an edge belongs below it, for `le` in Prometheus includes the bound.
+fn tick(us: u64) -> u64 {
+    let (ticks, of_us) = TICKS_PER_US;
+    let longest = 1 << TICK_BITS;
+    ((us.min(longest) * ticks).saturating_sub(1) / of_us).min(longest - 1)
 }
 
-/// The least value of a bucket, and with `BUCKETS` the end of the last.
+/// The microseconds that end in a tick; the first of two.
+fn us(tick: u64) -> u64 {
+    let (ticks, of_us) = TICKS_PER_US;
+    (tick * of_us).div_ceil(ticks)
+}
+
+/// The bucket of a tick.
+fn index(tick: u64) -> usize {
+    let shift = (u64::BITS - SUB_BITS).saturating_sub((tick | 1).leading_zeros() + 1);
+    shift as usize * SUB + (tick >> shift) as usize
+}
+
+/// The first tick of a bucket, and with `BUCKETS` the end of the last.
 fn lower_bound(index: usize) -> u64 {
     let shift = (index / SUB).saturating_sub(1);
     ((index - shift * SUB) as u64) << shift
@@ -45,7 +65,7 @@ impl Histogram {
     /// Counts one value, in microseconds.
     pub fn record(&self, us: u64) {
         self.sum_us.add(us);
-        self.buckets[index(us)].inc();
+        self.buckets[index(tick(us))].inc();
     }
 
     /// A copy of the present state. Values recorded meanwhile are in it or not.
@@ -116,7 +136,8 @@ impl Snapshot {
         (count > 0).then(|| self.sum_us as f64 / count as f64)
     }
 
-    /// The value that the share `quantile` (0 to 1) of the values does not exceed, microseconds, within 3.2 %; `None` when empty.
+    /// The value that the share `quantile` (0 to 1) of the values does not exceed, microseconds, within 3.2 % and a microsecond;
+    /// `None` when empty.
     pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((quantile.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -126,15 +147,16 @@ impl Snapshot {
             seen >= rank
         })?;
         let (low, end) = (lower_bound(bucket), lower_bound(bucket + 1));
-        Some(low + (end - 1 - low) / 2)
+        Some(us(low + (end - 1 - low) / 2))
     }
 
-    /// How many values are below `2^exponent` microseconds. Powers of two are bucket edges, so the count is exact.
-    pub fn count_below_power(&self, exponent: u32) -> u64 {
-        let end = if exponent >= VALUE_BITS {
+    /// How many values are at most `2^exponent` seconds, which are bucket edges: the count is exact from 2^-20 to 2^11.
+    pub fn count_to_power(&self, exponent: i32) -> u64 {
+        let edge = exponent.saturating_add_unsigned(SECOND_BITS).max(0) as u32;
+        let end = if edge >= TICK_BITS {
             BUCKETS
         } else {
-            index(1 << exponent)
+            index(1 << edge)
         };
         self.buckets[..end].iter().sum()
     }
@@ -171,8 +193,8 @@ mod tests {
 
     #[test]
     fn more_than_an_hour_still_has_a_bucket_of_its_size() {
-        assert!(index(HOUR_US) < BUCKETS - 1);
-        assert_eq!(index(u64::MAX), BUCKETS - 1);
+        assert!(index(tick(HOUR_US)) < BUCKETS - 1);
+        assert_eq!(index(tick(u64::MAX)), BUCKETS - 1);
     }
 
     #[test]
@@ -207,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn a_power_of_two_of_a_second_counts_as_reached() {
+        for exponent in -6..=11 {
+            let bound_us = (f64::from(exponent).exp2() * 1e6) as u64;
+            let snapshot = recorded(&[bound_us - 1, bound_us, bound_us + 1]);
+            assert_eq!(snapshot.count_to_power(exponent), 2, "2^{exponent} s");
+        }
+    }
+
+    #[test]
     fn a_difference_holds_what_came_between() {
         let histogram = Histogram::default();
         (0..1000).for_each(|_| histogram.record(5));
@@ -224,7 +255,7 @@ mod tests {
             values.sort_unstable();
             let rank = ((quantile * values.len() as f64).ceil() as usize).max(1);
             let exact = values[rank - 1];
-            prop_assert!(found.abs_diff(exact) as f64 <= exact as f64 / 32.0, "found {found}, exact {exact}");
+            prop_assert!(found.abs_diff(exact) as f64 <= exact as f64 / 32.0 + 1.0, "found {found}, exact {exact}");
         }
 
         #[test]
@@ -236,10 +267,11 @@ mod tests {
         }
 
         #[test]
-        fn counts_below_a_power_are_exact(values in prop::collection::vec(any::<u32>(), 0..100), exponent in 0..34u32) {
+        fn counts_to_a_power_are_exact(values in prop::collection::vec(any::<u32>(), 0..100), exponent in -16..=11) {
             let values: Vec<_> = values.into_iter().map(u64::from).collect();
-            let below = values.iter().filter(|us| **us < 1 << exponent).count();
-            prop_assert_eq!(recorded(&values).count_below_power(exponent), below as u64);
+            let bound_us = f64::from(exponent).exp2() * 1e6;
+            let within = values.iter().filter(|us| **us as f64 <= bound_us).count();
+            prop_assert_eq!(recorded(&values).count_to_power(exponent), within as u64);
         }
     }
 }

@@ -11,9 +11,9 @@ use super::histogram::Snapshot;
 /// The Content-Type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Exponents of two, in microseconds, of the buckets' upper bounds: 64 us to 67 s. These are edges of the histogram's own
-/// buckets, so the counts are exact.
-const LE_EXPONENTS: std::ops::RangeInclusive<u32> = 6..=26;
+/// Exponents of two, in seconds, of the buckets' upper bounds: 61 us to 64 s. These are edges of the histogram's own buckets, so
+/// the counts are exact; and they are the bounds of native histograms of schema 0, so nothing is lost in between.
+const LE_EXPONENTS: std::ops::RangeInclusive<i32> = -14..=6;
 
 /// A label's name and value.
 pub type Label<'a> = (&'a str, &'a str);
@@ -77,14 +77,12 @@ impl Family<'_> {
     /// Adds a distribution, in seconds.
     pub fn distribution(&mut self, labels: &[Label<'_>], snapshot: &Snapshot) {
         for exponent in LE_EXPONENTS {
-            let bound = Duration::from_micros(1 << exponent)
-                .as_secs_f64()
-                .to_string();
+            let bound = f64::from(exponent).exp2().to_string();
             self.line(
                 "_bucket",
                 labels,
                 Some(("le", &bound)),
-                snapshot.count_below_power(exponent),
+                snapshot.count_to_power(exponent),
             );
         }
         self.line("_bucket", labels, Some(("le", "+Inf")), snapshot.count());
@@ -148,7 +146,7 @@ mod tests {
     #[test]
     fn a_distribution_is_cumulative_and_ends_in_the_count() {
         let histogram = Histogram::default();
-        for us in [10, 63, 64, 1_000_000, 100_000_000] {
+        for us in [10, 61, 62, 1_000_000, 100_000_000] {
             histogram.record(us);
         }
         let mut text = Text::default();
@@ -156,13 +154,13 @@ mod tests {
             .distribution(&[("s", "a")], &histogram.snapshot());
         let text = text.finish();
         for line in [
-            "h_seconds_bucket{s=\"a\",le=\"0.000064\"} 2",
-            "h_seconds_bucket{s=\"a\",le=\"0.000128\"} 3",
-            "h_seconds_bucket{s=\"a\",le=\"0.524288\"} 3",
-            "h_seconds_bucket{s=\"a\",le=\"1.048576\"} 4",
-            "h_seconds_bucket{s=\"a\",le=\"67.108864\"} 4",
+            "h_seconds_bucket{s=\"a\",le=\"0.00006103515625\"} 2",
+            "h_seconds_bucket{s=\"a\",le=\"0.0001220703125\"} 3",
+            "h_seconds_bucket{s=\"a\",le=\"0.5\"} 3",
+            "h_seconds_bucket{s=\"a\",le=\"1\"} 4",
+            "h_seconds_bucket{s=\"a\",le=\"64\"} 4",
             "h_seconds_bucket{s=\"a\",le=\"+Inf\"} 5",
-            "h_seconds_sum{s=\"a\"} 101.000137",
+            "h_seconds_sum{s=\"a\"} 101.000133",
             "h_seconds_count{s=\"a\"} 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
