@@ -150,6 +150,10 @@ fn probes_take_a_server_out_and_bring_it_back(mode: Mode) {
         "ringlane_upstream_state_changes_total{upstream=\"app\",server=\"b\",state=\"down\"} 1",
         "ringlane_upstream_state_changes_total{upstream=\"app\",server=\"b\",state=\"up\"} 1",
         "ringlane_upstream_state_changes_total{upstream=\"app\",server=\"a\",state=\"down\"} 0",
+        "ringlane_upstream_state_info{upstream=\"app\",server=\"b\",state=\"up\",reason=\"the probe is answered as expected\"} 1",
+        "ringlane_upstream_state_since_seconds{upstream=\"app\",server=\"b\"} 1",
+        "ringlane_upstream_probe_success{upstream=\"app\",server=\"b\"} 1",
+        "ringlane_upstream_probe_info{upstream=\"app\",server=\"b\",result=\"the probe is answered as expected\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

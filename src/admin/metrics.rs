@@ -1,9 +1,13 @@
 //! The metrics page.
 
+mod recent;
+
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::sampler::Sampler;
 use crate::health::overview::Overview;
-use crate::health::{Order, State, Steer};
+use crate::health::table::Entry;
+use crate::health::{Cause, Order, State, Steer};
 use crate::telemetry::counters::{
     FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses, StickyKind,
     TimeoutKind, UpstreamCounters,
@@ -177,13 +181,16 @@ const UPSTREAM_COUNTERS: [Row<UpstreamCounters>; 5] = [
 ];
 
 /// The present state as Prometheus text.
-pub(super) fn render(view: &View, overview: Option<&Overview>) -> String {
+pub(super) fn render(sampler: &Sampler, overview: Option<&Overview>) -> String {
+    let view = sampler.view();
     let mut text = Text::default();
     program(&mut text, view);
     process(&mut text, view);
     shards(&mut text, view);
     servers(&mut text, view);
+    weights(&mut text, view, overview);
     upstreams(&mut text, view);
+    recent::render(&mut text, sampler);
     if let Some(overview) = overview {
         health(&mut text, view, overview);
         orders(&mut text, view, overview);
@@ -346,6 +353,20 @@ fn servers(text: &mut Text, view: &View) {
     server_sticky(text, view);
 }
 
+fn weights(text: &mut Text, view: &View, overview: Option<&Overview>) {
+    let mut family = text.gauge(
+        "ringlane_upstream_weight",
+        "The server's weight: the configured one, or an operator's.",
+    );
+    for (index, upstream, server) in view.servers() {
+        let ordered = overview
+            .and_then(|overview| overview.entry(index))
+            .and_then(|entry| entry.weight);
+        let labels = [("upstream", &*upstream.name), ("server", &*server.name)];
+        family.sample(&labels, ordered.unwrap_or(server.weight));
+    }
+}
+
 fn by_server(mut family: Family<'_>, view: &View, value: fn(&ServerCounters) -> u64) {
     for (index, upstream, server) in view.servers() {
         let sum: u64 = view.server_counters(index).map(value).sum();
@@ -502,9 +523,12 @@ fn server_sticky(text: &mut Text, view: &View) {
     }
 }
 
+/// A server that somebody checks: its place, what is known of it, its upstream's name and its own.
+type Checked<'a> = (usize, Entry, &'a str, &'a str);
+
 /// Of the servers that somebody checks.
 fn health(text: &mut Text, view: &View, overview: &Overview) {
-    let checked: Vec<_> = view
+    let checked: Vec<Checked<'_>> = view
         .servers()
         .filter(|(index, ..)| overview.checks(*index))
         .filter_map(|(index, upstream, server)| {
@@ -535,16 +559,8 @@ fn health(text: &mut Text, view: &View, overview: &Overview) {
             changes.sample(&labels, overview.history.count(*index, state));
         }
     }
-    let mut took = text.gauge(
-        "ringlane_upstream_probe_seconds",
-        "Time that the last probe took.",
-    );
-    for (_, entry, upstream, server) in &checked {
-        if let Some(probe) = entry.last_probe {
-            let labels = [("upstream", *upstream), ("server", *server)];
-            took.sample(&labels, f64::from(probe.took_us) / 1e6);
-        }
-    }
+    states(text, overview, &checked);
+    probes(text, &checked);
     text.gauge(
         "ringlane_health_age_seconds",
         "Time since the health monitor last showed that it lives.",
@@ -587,5 +603,66 @@ fn orders(text: &mut Text, view: &View, overview: &Overview) {
             let labels = [("upstream", &*upstream.name), ("server", &*server.name)];
             out.sample(&labels, u8::from(entry.order != Order::Serve));
         }
+    }
+}
+
+fn states(text: &mut Text, overview: &Overview, checked: &[Checked<'_>]) {
+    let mut family = text.gauge(
+        "ringlane_upstream_state_info",
+        "Always 1; the labels say in which state the server is and why.",
+    );
+    for (_, entry, upstream, server) in checked {
+        let labels = [
+            ("upstream", *upstream),
+            ("server", *server),
+            ("state", entry.state.as_str()),
+            ("reason", &entry.cause.to_string()),
+        ];
+        family.sample(&labels, 1);
+    }
+    let mut family = text.gauge(
+        "ringlane_upstream_state_since_seconds",
+        "When the server came into its state, since the Unix epoch.",
+    );
+    for (_, entry, upstream, server) in checked {
+        let since = unix_seconds(overview.clock.at(entry.since_ms));
+        family.sample(&[("upstream", upstream), ("server", server)], since);
+    }
+}
+
+fn probes(text: &mut Text, checked: &[Checked<'_>]) {
+    let probed = || {
+        checked.iter().filter_map(|(_, entry, upstream, server)| {
+            Some((entry.last_probe?, *upstream, *server))
+        })
+    };
+    let mut family = text.gauge(
+        "ringlane_upstream_probe_seconds",
+        "Time that the last probe took.",
+    );
+    for (probe, upstream, server) in probed() {
+        let labels = [("upstream", upstream), ("server", server)];
+        family.sample(&labels, f64::from(probe.took_us) / 1e6);
+    }
+    let mut family = text.gauge(
+        "ringlane_upstream_probe_success",
+        "1 when the last probe was answered as expected.",
+    );
+    for (probe, upstream, server) in probed() {
+        let labels = [("upstream", upstream), ("server", server)];
+        family.sample(&labels, u8::from(probe.result == Cause::ProbeOk));
+    }
+    let mut family = text.gauge(
+        "ringlane_upstream_probe_info",
+        "Always 1; the label says how the last probe ended.",
+    );
+    for (probe, upstream, server) in probed() {
+        let result = probe.result.to_string();
+        let labels = [
+            ("upstream", upstream),
+            ("server", server),
+            ("result", &*result),
+        ];
+        family.sample(&labels, 1);
     }
 }

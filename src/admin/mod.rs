@@ -11,6 +11,7 @@ mod metrics;
 mod sampler;
 mod servers;
 mod status;
+mod traffic;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -89,7 +90,7 @@ fn answer(request: &Request, sampler: &Sampler, overview: Option<&Overview>) -> 
             Answer::new(
                 200,
                 prometheus::CONTENT_TYPE,
-                metrics::render(sampler.view(), overview),
+                metrics::render(sampler, overview),
             )
         },
         "/healthz" => |sampler, _| health(sampler.view()),

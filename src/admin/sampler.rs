@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::traffic::{Requests, Traffic};
 use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::process::thread_cpu_time;
 use crate::telemetry::view::View;
@@ -15,10 +16,10 @@ use crate::telemetry::view::View;
 const FIRST: Duration = Duration::from_secs(1);
 /// Between two samples of the shards.
 const EVERY: Duration = Duration::from_secs(5);
-/// Latencies are sampled at every third turn: a sample is some kilobytes for each server.
-const TURNS_PER_LATENCY: u64 = 3;
-/// Samples of latencies that are kept. The oldest is then 60 to 75 seconds old.
-const LATENCIES: usize = 5;
+/// What servers did is sampled at every third turn: a sample is some kilobytes for each.
+const TURNS_PER_PAST: u64 = 3;
+/// Such samples that are kept. The oldest is then 60 to 75 seconds old.
+const PASTS: usize = 5;
 
 /// What a shard had done at one time.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +39,20 @@ pub(super) struct Activity {
     pub(super) stalled: bool,
 }
 
+/// What had been counted at one time.
+struct Past {
+    requests: Requests,
+    /// By flat server index.
+    latencies: Vec<Snapshot>,
+}
+
 #[derive(Default)]
 struct Samples {
     turns: u64,
     /// By shard, the last two. `None` while its thread does not run.
     shards: Vec<[Option<ShardSample>; 2]>,
-    /// Newest last; each by flat server index.
-    latencies: VecDeque<Vec<Snapshot>>,
+    /// Newest last.
+    pasts: VecDeque<Past>,
 }
 
 /// Reads the view now and then, and remembers.
@@ -87,16 +95,21 @@ impl Sampler {
         for (kept, new) in samples.shards.iter_mut().zip(shards) {
             *kept = [kept[1], new];
         }
-        if samples.turns.is_multiple_of(TURNS_PER_LATENCY) {
-            if samples.latencies.len() == LATENCIES {
-                samples.latencies.pop_front();
+        if samples.turns.is_multiple_of(TURNS_PER_PAST) {
+            if samples.pasts.len() == PASTS {
+                samples.pasts.pop_front();
             }
-            let servers = 0..self.view.server_count();
-            samples
-                .latencies
-                .push_back(servers.map(|index| self.latency(index)).collect());
+            samples.pasts.push_back(self.past());
         }
         samples.turns += 1;
+    }
+
+    fn past(&self) -> Past {
+        let servers = 0..self.view.server_count();
+        Past {
+            requests: Requests::now(&self.view),
+            latencies: servers.map(|index| self.latency(index)).collect(),
+        }
     }
 
     fn shard(&self, shard: usize) -> Option<ShardSample> {
@@ -133,10 +146,18 @@ impl Sampler {
     pub(super) fn recent_latency(&self, server: usize) -> Snapshot {
         let now = self.latency(server);
         let samples = self.samples();
-        samples
-            .latencies
-            .front()
-            .map_or_else(|| now.clone(), |oldest| now.since(&oldest[server]))
+        samples.pasts.front().map_or_else(
+            || now.clone(),
+            |oldest| now.since(&oldest.latencies[server]),
+        )
+    }
+
+    /// The requests of the same time.
+    pub(super) fn traffic(&self) -> Traffic {
+        let now = Requests::now(&self.view);
+        let samples = self.samples();
+        let oldest = samples.pasts.front().map(|past| &past.requests);
+        now.since(oldest.unwrap_or(&now))
     }
 }
 

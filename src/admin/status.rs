@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::health::{Health, ServerHealth};
 use super::sampler::{Activity, Sampler};
+use super::traffic::Traffic;
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
     Counter, FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses,
@@ -33,6 +34,10 @@ pub(super) struct Status<'a> {
     config: Summary<'a>,
     process: ProcessFigures,
     shard_restarts: u64,
+    /// Requests in a second over the last minute or so.
+    requests_per_s: Option<f64>,
+    /// Requests of the busiest shard to those of the mean one, over the last minute or so; null without requests.
+    imbalance: Option<f64>,
     totals: ShardFigures,
     shards: Vec<Shard>,
     /// Null when nobody checks the servers' health.
@@ -43,6 +48,7 @@ pub(super) struct Status<'a> {
 impl<'a> Status<'a> {
     pub(super) fn new(sampler: &'a Sampler, overview: Option<&Overview>) -> Self {
         let view = sampler.view();
+        let traffic = sampler.traffic();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -53,10 +59,12 @@ impl<'a> Status<'a> {
             config: Summary::new(view),
             process: ProcessFigures::new(),
             shard_restarts: view.shard_restarts(),
+            requests_per_s: traffic.rate_of_all().map(rounded),
+            imbalance: traffic.imbalance().map(rounded),
             totals: ShardFigures::new(&view.shards),
-            shards: shards(sampler),
+            shards: shards(sampler, &traffic),
             health: overview.map(|overview| Health::new(view, overview)),
-            upstreams: upstreams(sampler, overview),
+            upstreams: upstreams(sampler, overview, &traffic),
         }
     }
 }
@@ -143,18 +151,25 @@ struct Shard {
     /// Its sweeper made no turn in that time; null until then.
     stalled: Option<bool>,
     #[serde(flatten)]
+    recent: Recent,
+    #[serde(flatten)]
     figures: ShardFigures,
 }
 
-fn shards(sampler: &Sampler) -> Vec<Shard> {
+fn shards(sampler: &Sampler, traffic: &Traffic) -> Vec<Shard> {
     let shards = sampler.view().shards.iter().zip(sampler.activities());
     shards
         .enumerate()
-        .map(|(index, (counters, activity))| shard(index, counters, activity))
+        .map(|(index, (counters, activity))| shard(index, counters, activity, traffic))
         .collect()
 }
 
-fn shard(number: usize, counters: &Arc<ShardCounters>, activity: Option<Activity>) -> Shard {
+fn shard(
+    number: usize,
+    counters: &Arc<ShardCounters>,
+    activity: Option<Activity>,
+    traffic: &Traffic,
+) -> Shard {
     let thread = counters.running_thread();
     Shard {
         number,
@@ -165,7 +180,25 @@ fn shard(number: usize, counters: &Arc<ShardCounters>, activity: Option<Activity
             .map(|time| time.as_secs_f64()),
         busy_share: activity.map(|activity| rounded(activity.busy_share)),
         stalled: activity.map(|activity| activity.stalled),
+        recent: Recent::new(traffic.shard_share(number), traffic.shard_rate(number)),
         figures: ShardFigures::new(std::slice::from_ref(counters)),
+    }
+}
+
+/// Requests of the last minute or so.
+#[derive(Default, Serialize)]
+struct Recent {
+    /// The part of all, 0 to 1; null without requests.
+    share: Option<f64>,
+    requests_per_s: Option<f64>,
+}
+
+impl Recent {
+    fn new(share: Option<f64>, requests_per_s: Option<f64>) -> Self {
+        Self {
+            share: share.map(rounded),
+            requests_per_s: requests_per_s.map(rounded),
+        }
     }
 }
 
@@ -280,15 +313,28 @@ struct Upstream<'a> {
     servers: Vec<Server<'a>>,
 }
 
-fn upstreams<'a>(sampler: &'a Sampler, overview: Option<&Overview>) -> Vec<Upstream<'a>> {
-    let mut indexes = 0..;
+fn upstreams<'a>(
+    sampler: &'a Sampler,
+    overview: Option<&Overview>,
+    traffic: &Traffic,
+) -> Vec<Upstream<'a>> {
+    let mut first = 0;
     let view = sampler.view();
     let upstreams = view.upstreams.iter().enumerate();
     let upstreams = upstreams.map(|(number, upstream)| {
-        let servers = upstream.servers.iter().zip(indexes.by_ref());
+        let count = upstream.servers.len();
+        let servers = upstream.servers.iter().zip(first..);
         let servers: Vec<_> = servers
-            .map(|(server, index)| Server::new(sampler, overview, upstream, server, index))
+            .map(|(server, index)| {
+                let share = traffic.server_share(first, count, index);
+                let recent = Recent::new(share, traffic.server_rate(index));
+                Server {
+                    recent,
+                    ..Server::new(sampler, overview, upstream, server, index)
+                }
+            })
             .collect();
+        first += count;
         let refused = view.upstream_counters(number);
         Upstream {
             name: &upstream.name,
@@ -352,6 +398,9 @@ pub(super) struct Server<'a> {
     idle: u64,
     open: u64,
     requests: u64,
+    /// Its share is that of its upstream's requests.
+    #[serde(flatten)]
+    recent: Recent,
     connects: u64,
     responses: Counts,
     failures: Counts,
@@ -392,6 +441,7 @@ impl<'a> Server<'a> {
             idle: sum(|server| server.idle.get()),
             open: sum(|server| server.open.get()),
             requests: sum(|server| server.requests.get()),
+            recent: Recent::default(),
             connects: sum(|server| server.connects.get()),
             responses: classes(counters().map(|server| &server.responses)),
             failures: kinds(

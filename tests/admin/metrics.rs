@@ -149,12 +149,15 @@ fn the_metrics_are_valid_and_agree_with_the_counters() {
         assert_eq!(name.ends_with("_total"), family.kind == "counter", "{name}");
         assert!(!family.samples.is_empty(), "{name} is empty");
         assert!(
-            family.samples.iter().all(|(_, value)| *value >= 0.0),
+            family
+                .samples
+                .iter()
+                .all(|(_, value)| *value >= 0.0 || value.is_nan()),
             "{name}"
         );
     }
     let app_b = [("upstream", "app"), ("server", "b")];
-    let cases: [(&str, Labels<'_>, u64); 15] = [
+    let cases: [(&str, Labels<'_>, u64); 16] = [
         (
             "ringlane_build_info",
             &[("version", env!("CARGO_PKG_VERSION"))],
@@ -197,6 +200,7 @@ fn the_metrics_are_valid_and_agree_with_the_counters() {
             &[app_b[0], app_b[1], ("result", "hits")],
             3,
         ),
+        ("ringlane_upstream_weight", &app_b, 3),
         ("process_start_time_seconds", &[], 971_186_136),
     ];
     for (family, labels, expected) in cases {
@@ -207,6 +211,53 @@ fn the_metrics_are_valid_and_agree_with_the_counters() {
         );
     }
     assert!(value(&families, "process_resident_memory_bytes", &[]) > 100_000);
+}
+
+#[test]
+fn what_is_gone_over_the_last_minute_is_there_once_measured() {
+    let (view, admin) = filled();
+    let figures = [
+        ("ringlane_shard_share_ratio", &[("shard", "1")][..], 0.25),
+        ("ringlane_shard_imbalance_ratio", &[], 1.5),
+        (
+            "ringlane_upstream_share_ratio",
+            &[("upstream", "app"), ("server", "b")],
+            0.75,
+        ),
+        (
+            "ringlane_upstream_recent_response_seconds",
+            &[("upstream", "app"), ("server", "b"), ("quantile", "0.9")],
+            0.000_012,
+        ),
+    ];
+    let line = |name: &str, labels: Labels<'_>| {
+        let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let start = if labels.is_empty() {
+            format!("{name} ")
+        } else {
+            format!("{name}{{{}}} ", labels.join(","))
+        };
+        let text = get(&admin, "/metrics").body;
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value
+            .and_then(|value| value.parse::<f64>().ok())
+            .unwrap_or_else(|| panic!("no {start}in\n{text}"))
+    };
+    for (name, labels, _) in figures {
+        assert!(line(name, labels).is_nan(), "{name}: nothing was measured");
+    }
+    view.shards[0].requests.add(30);
+    view.shards[1].requests.add(10);
+    view.shards[0].servers[0].requests.add(1);
+    view.shards[1].servers[1].requests.add(3);
+    view.shards[1].servers[1].latency.record(12);
+    for (name, labels, expected) in figures {
+        let found = line(name, labels);
+        assert!(
+            (found - expected).abs() < 1e-9,
+            "{name}: {found}, not {expected}"
+        );
+    }
 }
 
 #[test]

@@ -128,6 +128,33 @@ fn the_status_page_has_each_server_over_all_shards() {
 }
 
 #[test]
+fn shares_and_imbalance_are_of_requests_since_the_listener_started() {
+    let (view, admin) = filled();
+    let before = status_page(&admin);
+    assert_eq!(before["imbalance"], json!(null));
+    assert_eq!(before["shards"][0]["share"], json!(null));
+    for (shard, requests) in [(0, 30), (1, 10)] {
+        view.shards[shard].requests.add(requests);
+    }
+    view.shards[0].servers[0].requests.add(4);
+    view.shards[1].servers[1].requests.add(12);
+    view.shards[1].servers[2].requests.add(1);
+    let after = status_page(&admin);
+    assert_eq!(after["imbalance"], 1.5);
+    let shares = |list: &Value| -> Vec<f64> {
+        let list = list.as_array().expect("a list").iter();
+        list.map(|one| one["share"].as_f64().expect("a share"))
+            .collect()
+    };
+    assert_eq!(shares(&after["shards"]), [0.75, 0.25]);
+    assert_eq!(shares(&after["upstreams"][0]["servers"]), [0.25, 0.75]);
+    assert_eq!(shares(&after["upstreams"][1]["servers"]), [1.0]);
+    let rate = |value: &Value| value.as_f64().is_some_and(|rate| rate > 0.0);
+    assert!(rate(&after["requests_per_s"]) && rate(&after["shards"][0]["requests_per_s"]));
+    assert!(rate(&after["upstreams"][0]["servers"][0]["requests_per_s"]));
+}
+
+#[test]
 fn a_shard_that_gets_no_further_shows() {
     let (view, admin) = filled();
     let deadline = Instant::now() + Duration::from_secs(30);
