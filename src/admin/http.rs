@@ -13,6 +13,10 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of a request's content.
 const CONTENT_BYTES_MAX: usize = 4 * 1024;
 
+/// What a page of ours may load: its own parts and the figures, from here, and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// What is asked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
@@ -89,7 +93,8 @@ impl Answer {
             .and_then(|status| status.canonical_reason());
         let mut out = format!(
             "HTTP/1.1 {} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+             Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\n",
             self.status,
             reason.unwrap_or(""),
             Utc::from_unix_seconds(unix_seconds(now)).http(),
@@ -430,9 +435,12 @@ mod tests {
     #[test]
     fn answers() {
         let answer = Answer::not_allowed();
-        let head = "HTTP/1.1 405 Method Not Allowed\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+        let head = format!(
+            "HTTP/1.1 405 Method Not Allowed\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 35\r\nConnection: close\r\nCache-Control: no-store\r\n\
-            X-Content-Type-Options: nosniff\r\nAllow: GET, HEAD\r\n\r\n";
+            X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+            Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\nAllow: GET, HEAD\r\n\r\n"
+        );
         let whole = format!("{head}only GET and HEAD are allowed here\n");
         assert_eq!(
             String::from_utf8_lossy(&answer.to_bytes(true, UNIX_EPOCH)),

@@ -8,6 +8,7 @@ mod health;
 mod http;
 mod listener;
 mod metrics;
+mod page;
 mod sampler;
 mod servers;
 mod status;
@@ -29,6 +30,7 @@ use crate::telemetry::view::View;
 
 const INDEX: &str = "\
 Ringlane status listener
+/lb/        what runs here, for a browser
 /lb/status  upstreams, servers and shards as JSON
 /lb/servers/UPSTREAM/SERVER  one server as JSON; POST orders what it is to do
 /metrics    Prometheus text
@@ -83,6 +85,10 @@ impl Admin {
 }
 
 fn answer(request: &Request, sampler: &Sampler, overview: Option<&Overview>) -> Answer {
+    let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+    if let Some(file) = page::file(&request.path) {
+        return if reads { file } else { Answer::not_allowed() };
+    }
     let page: fn(&Sampler, Option<&Overview>) -> Answer = match request.path.as_str() {
         "/" => |_, _| Answer::text(200, INDEX),
         "/lb/status" => |sampler, overview| Answer::json(&status::Status::new(sampler, overview)),
@@ -96,7 +102,7 @@ fn answer(request: &Request, sampler: &Sampler, overview: Option<&Overview>) -> 
         "/healthz" => |sampler, _| health(sampler.view()),
         _ => return Answer::text(404, "not found; / lists what is here\n"),
     };
-    if matches!(request.method.as_str(), "GET" | "HEAD") {
+    if reads {
         page(sampler, overview)
     } else {
         Answer::not_allowed()

@@ -15,6 +15,10 @@ fn each_page_answers_to_get_and_head_alike() {
     let (_, admin) = filled();
     let pages = [
         ("/", "text/plain; charset=utf-8"),
+        ("/lb/", "text/html; charset=utf-8"),
+        ("/lb/page.css", "text/css; charset=utf-8"),
+        ("/lb/page.js", "text/javascript; charset=utf-8"),
+        ("/lb/icon.svg", "image/svg+xml"),
         ("/lb/status", "application/json"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
         ("/healthz", "text/plain; charset=utf-8"),
@@ -26,6 +30,7 @@ fn each_page_answers_to_get_and_head_alike() {
             format!("\r\nContent-Type: {content_type}\r\n"),
             format!("\r\nContent-Length: {}\r\n", answer.body.len()),
             "\r\nConnection: close\r\n".into(),
+            "\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; ".into(),
             "\r\nDate: ".into(),
         ] {
             assert!(answer.head.contains(&field), "{field} in {}", answer.head);
@@ -51,6 +56,7 @@ fn other_requests_are_refused() {
             "POST /lb/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
             405,
         ),
+        ("POST /lb/page.js HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
         ("DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
         ("GET /lb/status/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         (
