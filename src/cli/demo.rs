@@ -95,7 +95,7 @@ fn guide(server: &Server, origins: &[(&str, SocketAddr)]) -> String {
     }
     if let Some(admin) = server.admin() {
         lines.push(format!(
-            "status     http://{admin}/lb/status and http://{admin}/metrics"
+            "status     http://{admin}/lb/ in a browser, or ringlane top --admin {admin}"
         ));
     }
     for (name, address) in origins {

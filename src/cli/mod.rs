@@ -11,6 +11,7 @@ mod origin;
 mod plan;
 mod relay;
 mod run;
+mod top;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ enum Command {
     Ctl(ctl::CtlArgs),
     /// Run three sample origins and the proxy in front of them
     Demo(demo::DemoArgs),
+    /// Watch a running proxy in the terminal
+    Top(top::TopArgs),
     /// Run a sample origin to put behind a proxy
     Origin(origin::OriginArgs),
     /// Run a plain TCP byte relay, the floor of the comparison
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(&args),
             Command::Ctl(args) => ctl::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Origin(args) => origin::run(&args),
             Command::Relay(args) => relay::run(&args),
         },

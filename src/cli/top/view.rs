@@ -1,0 +1,523 @@
+//! What `ringlane top` shows: the status page as lines of text.
+
+use std::cmp::Ordering;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// How a line looks, where there is colour. Its words say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Plain,
+    Title,
+    Warning,
+    Bad,
+}
+
+/// A line of the view.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) mood: Mood,
+}
+
+impl Line {
+    /// Whatever is in a name, it must not steer the terminal.
+    fn new(mood: Mood, text: &str) -> Self {
+        let plain = |char: char| if char.is_control() { '?' } else { char };
+        Self {
+            text: text.trim_end().chars().map(plain).collect(),
+            mood,
+        }
+    }
+}
+
+/// What the servers are sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// As the configuration has them
+    #[default]
+    Configured,
+    /// The unhealthy first
+    State,
+    /// The busiest first
+    Requests,
+    /// Most exchanges running first
+    Active,
+    /// The slowest first
+    P99,
+    /// Most failures first
+    Failures,
+}
+
+impl Sort {
+    fn next(self) -> Self {
+        let all = Self::value_variants();
+        let at = all.iter().position(|each| *each == self);
+        at.map_or(self, |at| all[(at + 1) % all.len()])
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What is larger comes first.
+    fn key(self, server: &Server) -> f64 {
+        let of = &server.value;
+        match self {
+            Self::Configured => 0.0,
+            Self::State => match server.mood() {
+                Mood::Bad => 2.0,
+                Mood::Warning => 1.0,
+                _ => 0.0,
+            },
+            Self::Requests => server.rate.unwrap_or(0.0),
+            Self::Active => of["active"].as_f64().unwrap_or(0.0),
+            Self::P99 => of["recent_latency"]["p99_us"].as_f64().unwrap_or(0.0),
+            Self::Failures => sum(&of["failures"]).unwrap_or(0) as f64,
+        }
+    }
+}
+
+/// A status and when it came.
+struct Taken {
+    status: Value,
+    at: Instant,
+}
+
+/// The last two statuses, and how to show them.
+pub(super) struct View {
+    sort: Sort,
+    /// Servers that are scrolled away.
+    first: usize,
+    last: Option<Taken>,
+    before: Option<Taken>,
+    /// Why there is no newer status, since the last one.
+    trouble: Option<(String, Instant)>,
+}
+
+impl View {
+    pub(super) fn new(sort: Sort) -> Self {
+        Self {
+            sort,
+            first: 0,
+            last: None,
+            before: None,
+            trouble: None,
+        }
+    }
+
+    /// A new status has come.
+    pub(super) fn take(&mut self, status: Value, at: Instant) {
+        // Counters of another process say nothing about rates.
+        self.before = self
+            .last
+            .take()
+            .filter(|last| last.status["pid"] == status["pid"]);
+        self.last = Some(Taken { status, at });
+        self.trouble = None;
+    }
+
+    /// None has come.
+    pub(super) fn fail(&mut self, why: String, at: Instant) {
+        self.trouble = Some((why, at));
+    }
+
+    pub(super) fn sort_by_next(&mut self) {
+        self.sort = self.sort.next();
+    }
+
+    pub(super) fn scroll(&mut self, by: isize) {
+        let servers = self
+            .last
+            .as_ref()
+            .map_or(0, |last| self.servers(last).len());
+        let first = self.first.saturating_add_signed(by);
+        self.first = first.min(servers.saturating_sub(1));
+    }
+
+    /// All lines.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let mut lines = self.head();
+        if let Some(last) = &self.last {
+            lines.extend(table(&SERVERS, &self.servers(last), Server::mood));
+            lines.push(Line::new(Mood::Plain, ""));
+            lines.extend(table(&SHARDS, &self.shards(last), Shard::mood));
+            lines.push(Line::new(Mood::Plain, &imbalance(&last.status)));
+        }
+        lines
+    }
+
+    /// The lines that fit into so many rows: the servers give way.
+    pub(super) fn visible(&self, rows: usize) -> Vec<Line> {
+        let mut lines = self.lines();
+        // The last row stays free for the cursor, the one before it tells the keys.
+        let room = rows.saturating_sub(2);
+        let titles = self.head().len() + 1;
+        let servers = self
+            .last
+            .as_ref()
+            .map_or(0, |last| self.servers(last).len());
+        let over = lines.len().saturating_sub(room).min(servers);
+        let first = self.first.min(over);
+        if over > 0 {
+            let shown = servers - over;
+            lines.drain(titles + first + shown..titles + servers);
+            lines.drain(titles..titles + first);
+        }
+        lines.truncate(room);
+        let hidden = match over {
+            0 => String::new(),
+            over => format!("   {over} servers are not shown"),
+        };
+        let keys = format!("q quit   s sort ({}){hidden}", self.sort.name());
+        lines.push(Line::new(Mood::Title, &keys));
+        lines
+    }
+
+    fn head(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if let Some((why, at)) = &self.trouble {
+            let age = self.last.as_ref().map(|last| at.duration_since(last.at));
+            let age = age.map_or_else(String::new, |age| format!(" for {} s", age.as_secs()));
+            let text = format!("NO ANSWER{age}: {why}");
+            lines.push(Line::new(Mood::Bad, &text));
+        }
+        let Some(last) = &self.last else {
+            if lines.is_empty() {
+                lines.push(Line::new(Mood::Plain, "waiting for the first answer"));
+            }
+            return lines;
+        };
+        lines.push(Line::new(Mood::Title, &headline(&last.status)));
+        let totals = &last.status["totals"];
+        let requests = self
+            .rate(last, |status| &status["totals"]["requests"])
+            .or_else(|| last.status["requests_per_s"].as_f64());
+        let errors = self.rate(last, |status| &status["totals"]["responses"]["5xx"]);
+        let text = format!(
+            "{} requests/s   {} 5xx/s   {} connections, {} active",
+            number(requests),
+            number(errors),
+            text(&totals["connections"]),
+            text(&totals["active"]),
+        );
+        lines.push(Line::new(Mood::Plain, &text));
+        lines.push(Line::new(Mood::Plain, ""));
+        lines
+    }
+
+    /// What a counter gains in a second; `None` before the second status.
+    fn rate(&self, last: &Taken, find: impl Fn(&Value) -> &Value) -> Option<f64> {
+        let before = self.before.as_ref()?;
+        let gained = find(&last.status)
+            .as_u64()?
+            .checked_sub(find(&before.status).as_u64()?)?;
+        let passed = last.at.duration_since(before.at).as_secs_f64();
+        (passed > 0.0).then(|| gained as f64 / passed)
+    }
+
+    fn servers(&self, last: &Taken) -> Vec<Server> {
+        let mut servers = Vec::new();
+        for (number, upstream) in list(&last.status["upstreams"]).iter().enumerate() {
+            for (index, value) in list(&upstream["servers"]).iter().enumerate() {
+                let rate = self.rate(last, |status| {
+                    &status["upstreams"][number]["servers"][index]["requests"]
+                });
+                servers.push(Server {
+                    upstream: upstream["name"].clone(),
+                    rate: rate.or_else(|| value["requests_per_s"].as_f64()),
+                    value: value.clone(),
+                });
+            }
+        }
+        let key = |server: &Server| self.sort.key(server);
+        servers.sort_by(|a, b| key(b).partial_cmp(&key(a)).unwrap_or(Ordering::Equal));
+        servers
+    }
+
+    fn shards(&self, last: &Taken) -> Vec<Shard> {
+        let shards = list(&last.status["shards"]).iter().enumerate();
+        let shard = |(number, value): (usize, &Value)| {
+            let rate = self.rate(last, |status| &status["shards"][number]["requests"]);
+            Shard {
+                rate: rate.or_else(|| value["requests_per_s"].as_f64()),
+                value: value.clone(),
+            }
+        };
+        shards.map(shard).collect()
+    }
+}
+
+struct Server {
+    upstream: Value,
+    value: Value,
+    rate: Option<f64>,
+}
+
+impl Server {
+    fn mood(&self) -> Mood {
+        match self.value["state"].as_str() {
+            Some("up" | "unchecked") => Mood::Plain,
+            Some("down") => Mood::Bad,
+            _ => Mood::Warning,
+        }
+    }
+}
+
+struct Shard {
+    value: Value,
+    rate: Option<f64>,
+}
+
+impl Shard {
+    fn state(&self) -> &'static str {
+        match (&self.value["running"], &self.value["stalled"]) {
+            (Value::Bool(true), Value::Bool(true)) => "stalled",
+            (Value::Bool(true), _) => "running",
+            _ => "not running",
+        }
+    }
+
+    fn mood(&self) -> Mood {
+        match self.state() {
+            "running" => Mood::Plain,
+            "stalled" => Mood::Warning,
+            _ => Mood::Bad,
+        }
+    }
+}
+
+/// A column: its title, whether it is flush right, and what it shows of a row.
+type Column<T> = (&'static str, bool, fn(&T) -> String);
+
+const SERVERS: [Column<Server>; 16] = [
+    ("UPSTREAM", false, |row| text(&row.upstream)),
+    ("SERVER", false, |row| text(&row.value["name"])),
+    ("STATE", false, |row| text(&row.value["state"])),
+    ("WEIGHT", true, |row| text(&row.value["weight"])),
+    ("SHARE", true, |row| percent(&row.value["share"])),
+    ("REQ/S", true, |row| number(row.rate)),
+    ("ACTIVE", true, |row| text(&row.value["active"])),
+    ("IDLE", true, |row| text(&row.value["idle"])),
+    ("P50", true, |row| {
+        time(&row.value["recent_latency"]["p50_us"])
+    }),
+    ("P90", true, |row| {
+        time(&row.value["recent_latency"]["p90_us"])
+    }),
+    ("P99", true, |row| {
+        time(&row.value["recent_latency"]["p99_us"])
+    }),
+    ("FAILED", true, |row| total(&row.value["failures"])),
+    ("RETRIED", true, |row| total(&row.value["retries"])),
+    ("PROBE", true, |row| {
+        time(&row.value["last_probe"]["took_us"])
+    }),
+    ("SINCE", false, |row| text(&row.value["since"])),
+    ("REASON", false, |row| text(&row.value["reason"])),
+];
+
+const SHARDS: [Column<Shard>; 8] = [
+    ("SHARD", false, |row| text(&row.value["number"])),
+    ("STATE", false, |row| row.state().to_owned()),
+    ("CPU", true, |row| text(&row.value["cpu"])),
+    ("BUSY", true, |row| percent(&row.value["busy_share"])),
+    ("SHARE", true, |row| percent(&row.value["share"])),
+    ("REQ/S", true, |row| number(row.rate)),
+    ("CONNECTIONS", true, |row| text(&row.value["connections"])),
+    ("ACTIVE", true, |row| text(&row.value["active"])),
+];
+
+/// Columns are as wide as their widest cell, and two spaces apart.
+fn table<T>(columns: &[Column<T>], rows: &[T], mood: fn(&T) -> Mood) -> Vec<Line> {
+    let titles = columns.iter().map(|(title, ..)| (*title).to_owned());
+    let cells = |row| columns.iter().map(|(.., show)| show(row)).collect();
+    let mut lines: Vec<(Mood, Vec<String>)> = vec![(Mood::Title, titles.collect())];
+    lines.extend(rows.iter().map(|row| (mood(row), cells(row))));
+    let width = |column: usize| {
+        let widths = lines.iter().map(|(_, cells)| cells[column].chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..columns.len()).map(width).collect();
+    let line = |(mood, cells): &(Mood, Vec<String>)| {
+        let padded = cells.iter().zip(&widths).zip(columns);
+        let padded = padded.map(|((cell, width), (_, right, _))| match right {
+            true => format!("{cell:>width$}  "),
+            false => format!("{cell:width$}  "),
+        });
+        Line::new(*mood, &padded.collect::<String>())
+    };
+    lines.iter().map(line).collect()
+}
+
+fn headline(status: &Value) -> String {
+    let mut out = format!(
+        "ringlane {}   process {}   up {} s   {}",
+        text(&status["version"]),
+        text(&status["pid"]),
+        text(&status["uptime_s"]),
+        text(&status["io"]["mode"])
+    );
+    if status["draining"] == true {
+        out += "   DRAINING";
+    }
+    out
+}
+
+fn imbalance(status: &Value) -> String {
+    status["imbalance"].as_f64().map_or_else(
+        || "no requests in the last minute".to_owned(),
+        |imbalance| {
+            format!(
+                "imbalance {imbalance:.2}: requests of the busiest shard to those of the mean one"
+            )
+        },
+    )
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
+}
+
+fn percent(share: &Value) -> String {
+    share
+        .as_f64()
+        .map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0))
+}
+
+fn time(us: &Value) -> String {
+    us.as_f64()
+        .map_or_else(|| "-".to_owned(), |us| format!("{:.2}ms", us / 1e3))
+}
+
+/// All of some counts; `None` where there are none to count.
+fn sum(counts: &Value) -> Option<u64> {
+    let counts = counts.as_object()?.values();
+    Some(counts.filter_map(Value::as_u64).sum())
+}
+
+fn total(counts: &Value) -> String {
+    sum(counts).map_or_else(|| "-".to_owned(), |sum| sum.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(requests: u64) -> Value {
+        let server = |name: &str, state: &str, requests: u64, p99: u64| {
+            json!({
+                "name": name, "state": state, "weight": 1, "share": 0.5, "requests": requests, "active": 0, "idle": 2,
+                "recent_latency": { "p50_us": 90, "p90_us": 95, "p99_us": p99 }, "failures": { "closed": 1, "connect_refused": 2 },
+            })
+        };
+        json!({
+            "version": "0", "pid": 7, "uptime_s": 3, "io": { "mode": "epoll" }, "imbalance": 1.25,
+            "totals": { "requests": requests, "responses": { "5xx": 0 }, "connections": 4, "active": 1 },
+            "shards": [{ "number": 0, "running": true, "stalled": false, "requests": requests, "share": 1.0 }],
+            "upstreams": [{ "name": "app", "servers": [
+                server("a", "up", requests, 900), server("b\u{1b}[2J", "down", 0, 7), server("c", "ejected", 2 * requests, 1200),
+            ]}],
+        })
+    }
+
+    fn two_statuses(sort: Sort) -> View {
+        let mut view = View::new(sort);
+        let start = Instant::now();
+        view.take(status(100), start);
+        view.take(status(160), start + Duration::from_secs(2));
+        view
+    }
+
+    fn shown(lines: &[Line]) -> String {
+        let lines: Vec<_> = lines.iter().map(|line| &*line.text).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn rates_are_of_the_last_two_statuses() {
+        let text = shown(&two_statuses(Sort::Configured).lines());
+        assert!(text.contains("30.0 requests/s   0.0 5xx/s"), "{text}");
+        let server = text.lines().find(|line| line.starts_with("app       c"));
+        let cells: Vec<_> = server.expect("c").split_whitespace().collect();
+        assert_eq!(cells[2..6], ["ejected", "1", "50.0%", "60.0"], "{text}");
+        assert_eq!(cells[10..12], ["1.20ms", "3"], "{text}");
+        assert!(text.contains("imbalance 1.25"), "{text}");
+    }
+
+    #[test]
+    fn each_order_puts_its_first_server_first() {
+        for (sort, first) in [
+            (Sort::Configured, "a"),
+            (Sort::State, "b?[2J"),
+            (Sort::Requests, "c"),
+            (Sort::P99, "c"),
+        ] {
+            let lines = two_statuses(sort).lines();
+            let title = lines.iter().position(|line| line.text.contains("REASON"));
+            let row = &lines[title.expect("a table") + 1].text;
+            assert_eq!(row.split_whitespace().nth(1), Some(first), "{sort:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_name_steers_the_terminal() {
+        let text = shown(&two_statuses(Sort::Configured).lines());
+        assert!(text.chars().all(|char| char == '\n' || !char.is_control()));
+    }
+
+    #[test]
+    fn servers_give_way_where_rows_are_few_and_can_be_scrolled() {
+        let mut view = two_statuses(Sort::Configured);
+        assert_eq!(view.visible(100).len(), view.lines().len() + 1);
+        let few = view.lines().len();
+        let text = shown(&view.visible(few));
+        assert!(
+            text.contains("2 servers are not shown") && text.contains("app       a"),
+            "{text}"
+        );
+        view.scroll(1);
+        let text = shown(&view.visible(few));
+        assert!(
+            text.contains("app       b?") && !text.contains("app       a"),
+            "{text}"
+        );
+        for rows in 0..12 {
+            view.scroll(1);
+            assert!(view.visible(rows).len() <= rows.max(1), "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_answer_shows_first() {
+        let mut view = two_statuses(Sort::Configured);
+        let at = view.last.as_ref().expect("taken").at + Duration::from_secs(5);
+        view.fail("nobody listens there".to_owned(), at);
+        let lines = view.lines();
+        assert_eq!(lines[0].text, "NO ANSWER for 5 s: nobody listens there");
+        assert_eq!(lines[0].mood, Mood::Bad);
+        assert!(
+            shown(&lines).contains("app       c"),
+            "what was known stays"
+        );
+    }
+}
