@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use self::health::Health;
 use crate::admin::Admin;
+use crate::config::keys::CONNECTIONS_PER_SHARD_DEFAULT;
 use crate::config::{Config, Shards};
 use crate::net::listener;
 use crate::net::privileges::{self, Identity};
@@ -76,7 +77,7 @@ impl Server {
     /// Opens everything and starts all threads. When it fails nothing is left running but threads that end with the process.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let seats = seats(&config)?;
-        raise_descriptor_limit(&config);
+        raise_descriptor_limit(&config, seats.len());
         process::lift_locked_memory_limit();
         process::disable_huge_pages();
         let Opened {
@@ -99,15 +100,7 @@ impl Server {
             .map(AccessLog::start)
             .transpose()
             .map_err(|error| failed("access log", error))?;
-        let counters = shard::counters(
-            seats.len(),
-            config
-                .upstreams
-                .iter()
-                .map(|upstream| upstream.servers.len())
-                .sum(),
-            config.upstreams.len(),
-        );
+        let counters = shard::counters(&config, seats.len());
         let view = Arc::new(View::new(&config, Arc::clone(&counters), report(&driver)));
         let admin = admin
             .map(|admin| {
@@ -118,6 +111,7 @@ impl Server {
             .transpose();
         let admin =
             admin.map_err(|error| failed("the status listener cannot be started", error))?;
+        let (buckets, placement) = shard::client_tables(&config);
         let config = Arc::new(config);
         let listen_again = {
             let (config, addresses) = (Arc::clone(&config), addresses.clone());
@@ -132,6 +126,8 @@ impl Server {
                 .as_mut()
                 .map_or_else(Vec::new, |health| std::mem::take(&mut health.sources)),
             access_log,
+            buckets,
+            placement,
             draining: AtomicBool::new(false),
             listen: listen_again,
         });
@@ -390,24 +386,39 @@ fn open_all(config: &Config, addresses: &[SocketAddr]) -> Result<Vec<TcpListener
     config.listens.iter().zip(addresses).map(open).collect()
 }
 
-/// Each connection takes a descriptor on both sides.
-fn raise_descriptor_limit(config: &Config) {
+/// Client connections for which there must be descriptors where the configuration names no number.
+const CONNECTIONS_EXPECTED: u64 = 1024;
+/// Descriptors that a shard needs beside connections: ring, timer, listeners, log.
+const DESCRIPTORS_OF_A_SHARD: u64 = 16;
+
+/// Raises the limit, and warns when not even the configured connections fit in it.
+fn raise_descriptor_limit(config: &Config, shards: usize) {
+    let wanted = descriptors_wanted(config, shards);
     match process::raise_descriptor_limit() {
-        Ok(limit) => {
-            let wanted = config
-                .limits
-                .connections
-                .unwrap_or(config.limits.connections_per_shard) as u64;
-            if limit < wanted.saturating_mul(2) {
-                tracing::debug!(
-                    limit,
-                    connections = wanted,
-                    "open files are limited below two for each connection (ulimit -n, LimitNOFILE)"
-                );
-            }
+        Ok(limit) if limit < wanted => {
+            tracing::warn!(
+                limit,
+                wanted,
+                "open files are limited below what the configured connections need (ulimit -n, LimitNOFILE)"
+            );
         }
+        Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
     }
+}
+
+/// Each connection takes a descriptor on both sides. The default of `connections_per_shard` is a bound, not a plan.
+fn descriptors_wanted(config: &Config, shards: usize) -> u64 {
+    let limits = &config.limits;
+    let per_shard = limits.connections_per_shard as u64;
+    let shards = shards as u64;
+    let connections = match limits.connections {
+        Some(connections) => connections as u64,
+        None if per_shard == CONNECTIONS_PER_SHARD_DEFAULT => CONNECTIONS_EXPECTED,
+        None => per_shard.saturating_mul(shards),
+    };
+    let connections = connections.min(per_shard.saturating_mul(shards));
+    connections.saturating_mul(2) + shards * DESCRIPTORS_OF_A_SHARD
 }
 
 fn report(driver: &Driver) -> IoReport {

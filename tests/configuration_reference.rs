@@ -23,6 +23,8 @@ const EACH_TABLE: &str = r"
 {[timeouts]}
 [limits]
 {[limits]}
+[rate_limit]
+{[rate_limit]}
 [forward]
 {[forward]}
 [[listen]]
@@ -44,8 +46,9 @@ const EACH_TABLE: &str = r"
 ";
 
 /// What required keys are given, so that the rest has a valid file around it.
-const REQUIRED: [(&str, &str, &str); 6] = [
+const REQUIRED: [(&str, &str, &str); 7] = [
     ("[[listen]]", "address", "\"127.0.0.1:8080\""),
+    ("[rate_limit]", "requests", "100"),
     ("[[upstream]]", "name", "\"app\""),
     (
         "[upstream.sticky]",

@@ -21,7 +21,7 @@ use crate::telemetry::view::View;
 /// Name, help and value of a family.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const SHARD_COUNTERS: [Row<ShardCounters>; 14] = [
+const SHARD_COUNTERS: [Row<ShardCounters>; 17] = [
     (
         "ringlane_accepted_connections_total",
         "Client connections accepted.",
@@ -31,6 +31,21 @@ const SHARD_COUNTERS: [Row<ShardCounters>; 14] = [
         "ringlane_refused_connections_total",
         "Client connections refused for a limit.",
         |shard| shard.refused_connections.get(),
+    ),
+    (
+        "ringlane_refused_clients_total",
+        "Client connections refused because their address had too many.",
+        |shard| shard.refused_clients.get(),
+    ),
+    (
+        "ringlane_rate_limited_requests_total",
+        "Requests answered 429 for the rate of their client.",
+        |shard| shard.rate_limited.get(),
+    ),
+    (
+        "ringlane_shed_requests_total",
+        "Requests answered 503 because too many were in flight.",
+        |shard| shard.shed.get(),
     ),
     (
         "ringlane_requests_total",

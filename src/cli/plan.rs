@@ -109,6 +109,16 @@ impl Plan<'_> {
         )
     }
 
+    fn rate(&self) -> String {
+        self.0.rate_limit.as_ref().map_or_else(
+            || "no limit".to_owned(),
+            |limit| {
+                let (requests, burst, period) = (limit.requests, limit.burst, Span(limit.period));
+                format!("{requests} requests in {period} for each client, burst {burst}")
+            },
+        )
+    }
+
     fn limits(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let limits = &self.0.limits;
         writeln!(f, "\nlimits")?;
@@ -136,10 +146,13 @@ impl Plan<'_> {
             f,
             "  connections",
             &format!(
-                "{} for each shard, {in_all} in all",
-                limits.connections_per_shard
+                "{} for each shard, {in_all} in all, {} for each client",
+                limits.connections_per_shard,
+                or_no_limit(limits.connections_per_client)
             ),
-        )
+        )?;
+        row(f, "  in flight", &or_no_limit(limits.max_in_flight))?;
+        row(f, "  rate", &self.rate())
     }
 }
 

@@ -10,8 +10,8 @@ use tracing_subscriber::EnvFilter;
 use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
-    AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, Shards, Timeouts,
-    account, address, listen, route, secrecy, sticky, units, upstream,
+    AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, RateLimit,
+    Shards, Timeouts, account, address, listen, route, secrecy, sticky, units, upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -103,6 +103,9 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
         admin,
         timeouts: timeouts(&root.table("timeouts")),
         limits: limits(&root.table("limits"), complaints),
+        rate_limit: root
+            .table_if_given("rate_limit")
+            .map(|table| rate_limit(&table, complaints)),
         forward: forward(&root.table("forward"), complaints),
         listens: listens.into_iter().map(Spanned::into_inner).collect(),
         upstreams: upstreams.into_iter().map(Spanned::into_inner).collect(),
@@ -215,6 +218,13 @@ fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
         connections: table
             .number_or_word("connections")
             .map(|count| count as usize),
+        connections_per_client: table
+            .number_or_word("connections_per_client")
+            .map(|count| count as usize),
+        client_v6_prefix: table.number("client_v6_prefix") as u8,
+        max_in_flight: table
+            .number_or_word("max_in_flight")
+            .map(|count| count as usize),
     };
     if table.gives("uri") && limits.uri_bytes >= limits.head_bytes {
         let head = units::Size(limits.head_bytes as u64);
@@ -224,6 +234,22 @@ fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
         complaints.warning(&table.span_of("uri"), flaw);
     }
     limits
+}
+
+fn rate_limit(table: &Reader<'_>, complaints: &Complaints<'_>) -> RateLimit {
+    let texts = table.texts("exempt").into_iter();
+    let exempt = texts
+        .filter_map(|text| complaints.check(&text.span(), address::network(text.get_ref())))
+        .collect();
+    // A missing number has been complained about.
+    let requests = table.number_or_word("requests").unwrap_or(1);
+    RateLimit {
+        requests,
+        period: table.duration("period"),
+        burst: table.number_or_word("burst").unwrap_or(requests),
+        clients: table.number("clients") as usize,
+        exempt,
+    }
 }
 
 fn forward(table: &Reader<'_>, complaints: &Complaints<'_>) -> Forward {

@@ -210,6 +210,8 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Beyond the descriptors that a process can have (`fs.nr_open` ends at 2^30 and defaults to 2^20).
 const CONNECTIONS_MAX: u64 = 1 << 24;
+/// The default of `connections_per_shard`: a bound that memory can hold.
+pub const CONNECTIONS_PER_SHARD_DEFAULT: u64 = 65536;
 /// "No limit" is a word of its own, so this only keeps a typing mistake out.
 const REQUESTS_MAX: u64 = 1 << 40;
 
@@ -231,6 +233,7 @@ pub static ROOT: Section = Section {
         Key::new("admin", Kind::Table(&ADMIN)),
         Key::new("timeouts", Kind::Table(&TIMEOUTS)),
         Key::new("limits", Kind::Table(&LIMITS)),
+        Key::new("rate_limit", Kind::Table(&RATE_LIMIT)),
         Key::new("forward", Kind::Table(&FORWARD)),
         Key::new("listen", Kind::Tables(&LISTEN)),
         Key::new("upstream", Kind::Tables(&UPSTREAM)),
@@ -291,8 +294,27 @@ static LIMITS: Section = Section {
         size("uri", 64, MIB).default(Value::Size(8 * KIB)),
         size("body", 1, 1 << 50).or("off"),
         number("requests_per_connection", 1, REQUESTS_MAX).or("off"),
-        number("connections_per_shard", 1, CONNECTIONS_MAX).default(Value::Number(65536)),
+        number("connections_per_shard", 1, CONNECTIONS_MAX)
+            .default(Value::Number(CONNECTIONS_PER_SHARD_DEFAULT)),
         number("connections", 1, CONNECTIONS_MAX).or("off"),
+        number("connections_per_client", 1, CONNECTIONS_MAX).or("off"),
+        number("client_v6_prefix", 1, 128).default(Value::Number(64)),
+        number("max_in_flight", 1, CONNECTIONS_MAX).or("off"),
+    ],
+};
+
+static RATE_LIMIT: Section = Section {
+    title: "[rate_limit]",
+    keys: &[
+        number("requests", 1, 1_000_000),
+        duration("period", SECOND, HOUR).default(Value::Duration(SECOND)),
+        number("burst", 1, 1_000_000).or("auto"),
+        number("clients", 1024, CONNECTIONS_MAX).default(Value::Number(65536)),
+        Key::new(
+            "exempt",
+            Kind::Texts("a list of addresses and networks such as \"10.0.0.0/8\""),
+        )
+        .default(Value::Nothing),
     ],
 };
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Limits of the client's side.
     pub limits: Limits,
+    /// The request rate of each client address; `None` when off.
+    pub rate_limit: Option<RateLimit>,
     /// Which fields tell the upstream about the client.
     pub forward: Forward,
     /// Where clients connect; at least one.
@@ -211,6 +213,27 @@ pub struct Limits {
     pub connections_per_shard: usize,
     /// Client connections in all; `None` is no limit beyond the shards'.
     pub connections: Option<usize>,
+    /// Client connections of one client address; `None` is no limit.
+    pub connections_per_client: Option<usize>,
+    /// Leading bits of an IPv6 address that make a client, here and for [`RateLimit`].
+    pub client_v6_prefix: u8,
+    /// Requests in flight in all, tunnels among them; `None` is no limit.
+    pub max_in_flight: Option<usize>,
+}
+
+/// The request rate of each client address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests in each `period`.
+    pub requests: u64,
+    /// In which `requests` tokens come back.
+    pub period: Duration,
+    /// Tokens of a full bucket.
+    pub burst: u64,
+    /// Addresses that are remembered at once.
+    pub clients: usize,
+    /// Addresses that are not limited.
+    pub exempt: Vec<IpNet>,
 }
 
 /// Which fields tell the upstream about the client, and who is believed.

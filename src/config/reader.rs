@@ -88,11 +88,11 @@ impl<'a> Reader<'a> {
             .unwrap_or_else(|| mismatch(name, None))
     }
 
-    /// `None` is the key's word, such as `off`.
+    /// `None` is the key's word, such as `off`, or a required key without a good value.
     pub(super) fn number_or_word(&self, name: &str) -> Option<u64> {
         match self.value(name) {
             Some(Value::Number(number)) => Some(number),
-            Some(Value::Word(_)) => None,
+            Some(Value::Word(_)) | None => None,
             other => mismatch(name, other),
         }
     }

@@ -14,6 +14,7 @@ use crate::net::deadline::Deadline;
 use crate::net::fence::{self, End};
 use crate::net::listener::{Listener, is_closed, is_exhaustion, is_one_clients};
 use crate::net::socket::Socket;
+use crate::telemetry::clients::Places;
 use crate::telemetry::counters::AllCounters;
 
 /// Pause after the system ran out of descriptors or memory.
@@ -111,29 +112,53 @@ fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
             all.iter().map(|shard| shard.connections.get()).sum::<u64>() >= max as u64
         });
     if over {
-        return refuse(lane, &socket);
+        return refuse(lane, &socket, FULL);
+    }
+    let places = lane.placement.as_ref().map(|all| all.of(peer.ip()));
+    if places.is_some_and(|places| has_its_share(lane, places, all)) {
+        lane.counters.refused_clients.inc();
+        return refuse(lane, &socket, HAS_ITS_SHARE);
     }
     lane.counters.connections.inc();
+    if let Some(places) = places {
+        lane.counters.clients.inc(places);
+    }
     let client = Client::new(lane, socket, peer.ip());
     let counters = Arc::clone(&lane.counters);
     let task = connection::run(Rc::clone(lane), client);
     monoio::spawn(fence::fenced(task, move |end| {
         counters.connections.dec();
+        if let Some(places) = places {
+            counters.clients.dec(places);
+        }
         if end == End::Panicked {
             counters.panics.inc();
         }
     }));
 }
 
+/// Whether the address with these places has all the connections it may have. Shards that look at the same moment may each let one in.
+fn has_its_share(lane: &Lane, places: Places, all: &AllCounters) -> bool {
+    let open: u64 = all.iter().map(|shard| shard.clients.get(places)).sum();
+    let max = lane.config.limits.connections_per_client;
+    max.is_some_and(|max| open >= max as u64)
+}
+
+const FULL: Answer = Answer {
+    status: 503,
+    error: "too many connections",
+    field: Some(("Retry-After", "1")),
+};
+const HAS_ITS_SHARE: Answer = Answer {
+    status: 429,
+    error: "too many connections from this address",
+    field: Some(("Retry-After", "1")),
+};
+
 /// Tells a client that there is no room for it, if it takes that at once.
-fn refuse(lane: &Lane, socket: &Socket) {
-    const FULL: Answer = Answer {
-        status: 503,
-        error: "too many connections",
-        field: Some(("Retry-After", "1")),
-    };
+fn refuse(lane: &Lane, socket: &Socket, answer: Answer) {
     lane.counters.refused_connections.inc();
-    lane.counters.own_answers.count(FULL.status);
+    lane.counters.own_answers.count(answer.status);
     let mut out = lane.take_for(0);
     let form = Form {
         json: true,
@@ -141,7 +166,7 @@ fn refuse(lane: &Lane, socket: &Socket) {
         persistent: false,
         minor: 1,
     };
-    lane.with_date(|date| FULL.write(form, date, &mut out));
+    lane.with_date(|date| answer.write(form, date, &mut out));
     // It has room in an empty socket buffer, or the client is gone.
     let _ = socket.try_send(&out);
     lane.give(out);

@@ -95,6 +95,10 @@ async fn active(lane: &Lane, client: &Client) -> After {
             Ok(Some(mut request)) => {
                 #[cfg(debug_assertions)]
                 crate::exchange::fault::provoke(lane, &request);
+                let _in_flight = lane
+                    .gate
+                    .as_ref()
+                    .map(|_| Held::new(&lane.counters.in_flight));
                 attempt::run(lane, client, &mut request).await
             }
             Ok(None) => After::Close,

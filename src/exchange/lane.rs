@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::gate::Gate;
 use super::route::Router;
 use crate::config::Config;
 use crate::http1::forward::Disclosure;
@@ -13,6 +14,7 @@ use crate::http1::head::{Limits, RequestHead, ResponseHead};
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadlines, Ticks};
 use crate::telemetry::access_log::ShardAccessLog;
+use crate::telemetry::clients::Placement;
 use crate::telemetry::counters::{AllCounters, Gauge, ServerCounters, ShardCounters};
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::upstream::group::Group;
@@ -91,6 +93,10 @@ pub struct Lane {
     pub disclosure: Disclosure,
     /// Which request goes where.
     pub router: Router,
+    /// The limits that a request meets first, where there are any.
+    pub gate: Option<Box<Gate>>,
+    /// Where client addresses are counted, where their connections are limited.
+    pub placement: Option<Placement>,
     /// The upstreams.
     pub groups: Vec<Group>,
     /// Buffers for heads and small messages.
@@ -150,6 +156,8 @@ impl Lane {
                 forwarded: config.forward.forwarded,
                 via: config.forward.via,
             },
+            gate: None,
+            placement: None,
             router: Router::new(&config.routes),
             groups,
             messages: BufferPool::new(MESSAGE_BYTES, MESSAGES_KEPT),

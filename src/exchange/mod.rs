@@ -10,10 +10,12 @@ pub mod attempt;
 pub mod client;
 #[cfg(debug_assertions)]
 pub mod fault;
+pub mod gate;
 mod hash_key;
 pub mod lane;
 pub mod presence;
 mod queue;
+pub mod rate;
 pub mod record;
 pub mod request;
 pub mod response;

@@ -185,6 +185,12 @@ impl<'l> Reading<'l, '_> {
         self.check_length(framing)?;
         let target = Target::parse(method, head.target.of(bytes))?;
         let host = self.host(&target)?;
+        let origin = self.client_address();
+        if let Some(gate) = &self.lane.gate {
+            let client = origin.unwrap_or(self.client.peer);
+            gate.admit(client)
+                .map_err(|answer| self.reject(framing, answer))?;
+        }
         let Some(route) = self.lane.router.find(host_of(host), target.path()) else {
             return Err(self
                 .reject(framing, Answer::new(404, "no route for this host and path"))
@@ -201,7 +207,6 @@ impl<'l> Reading<'l, '_> {
         } else {
             Coding::Identity
         };
-        let origin = self.client_address();
         let upgrade = self.upgrade();
         let mut outgoing = self.lane.take_for(self.bytes.len());
         let host_at = Forward {

@@ -16,12 +16,15 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use crate::config::Config;
 use crate::downstream::accept::{self, Doors};
+use crate::exchange::gate::Gate;
 use crate::exchange::lane::Lane;
+use crate::exchange::rate::Buckets;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener};
 use crate::net::ring::Driver;
 use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::clients::{Clients, Placement};
 use crate::telemetry::counters::{AllCounters, ShardCounters};
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
@@ -41,6 +44,10 @@ pub struct Common {
     pub counters: AllCounters,
     /// Where each shard learns about the servers' health, by shard number; empty when nobody checks it.
     pub health: Vec<Source>,
+    /// The request rates of all clients, when they are limited.
+    pub buckets: Option<Arc<Buckets>>,
+    /// Where client addresses are counted, when their connections are limited.
+    pub placement: Option<Placement>,
     /// The access log, when it is on.
     pub access_log: Option<AccessLog>,
     /// Set when the process drains.
@@ -104,7 +111,7 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
         .access_log
         .as_ref()
         .map(|log| log.shard(Arc::clone(counters)));
-    let lane = Rc::new(Lane::new(
+    let mut lane = Lane::new(
         Arc::clone(&common.config),
         seat.id,
         &common.places,
@@ -112,7 +119,15 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
         common.health.get(seat.id),
         access_log,
         matches!(common.driver, Driver::Uring { .. }),
-    ));
+    );
+    lane.gate = Gate::new(
+        &common.config,
+        seat.id,
+        &common.counters,
+        common.buckets.as_ref(),
+    );
+    lane.placement.clone_from(&common.placement);
+    let lane = Rc::new(lane);
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let serving = serve(common, &lane, listeners);
     let ran = match &common.driver {
@@ -185,9 +200,27 @@ async fn serve(
     sweeper::run(lane, &common.draining, close).await
 }
 
-/// The shard's counters, by shard number.
-pub fn counters(shards: usize, servers: usize, upstreams: usize) -> AllCounters {
-    (0..shards)
-        .map(|_| Arc::new(ShardCounters::new(servers, upstreams)))
-        .collect()
+/// The shards' counters, by shard number.
+pub fn counters(config: &Config, shards: usize) -> AllCounters {
+    let upstreams = config.upstreams.iter();
+    let servers = upstreams.map(|upstream| upstream.servers.len()).sum();
+    let counters = || {
+        let mut counters = ShardCounters::new(servers, config.upstreams.len());
+        if config.limits.connections_per_client.is_some() {
+            counters.clients = Clients::new();
+        }
+        Arc::new(counters)
+    };
+    (0..shards).map(|_| counters()).collect()
+}
+
+/// What shards share to limit each client address: its rate, and where its connections are counted.
+pub fn client_tables(config: &Config) -> (Option<Arc<Buckets>>, Option<Placement>) {
+    let v6_prefix = config.limits.client_v6_prefix;
+    let rate_limit = config.rate_limit.as_ref();
+    let per_client = config.limits.connections_per_client;
+    (
+        rate_limit.map(|limit| Arc::new(Buckets::new(limit, v6_prefix))),
+        per_client.map(|_| Placement::new(v6_prefix)),
+    )
 }

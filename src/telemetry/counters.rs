@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::clients::Clients;
 use super::histogram::Histogram;
 
 /// A number that only grows. One writer.
@@ -250,6 +251,16 @@ pub struct ShardCounters {
     pub tunnels: Gauge,
     /// Access log lines dropped because the writer was behind.
     pub access_log_dropped: Counter,
+    /// Requests in flight, tunnels among them; counted only where requests are limited.
+    pub in_flight: Gauge,
+    /// Requests answered 503 because too many were in flight.
+    pub shed: Counter,
+    /// Requests answered 429 for their client's rate.
+    pub rate_limited: Counter,
+    /// Client connections refused because their address had too many; counted among the refused ones too.
+    pub refused_clients: Counter,
+    /// Connections by client address; counted only where `connections_per_client` is set.
+    pub clients: Clients,
     /// Turns of the sweeper. One that stands still tells that the shard is stuck.
     pub sweeps: Counter,
     /// By flat server index: all servers of all upstreams, in the order of the configuration.
@@ -287,6 +298,11 @@ impl ShardCounters {
             new_upstream: Counter::default(),
             tunnels: Gauge::default(),
             access_log_dropped: Counter::default(),
+            in_flight: Gauge::default(),
+            shed: Counter::default(),
+            rate_limited: Counter::default(),
+            refused_clients: Counter::default(),
+            clients: Clients::default(),
             sweeps: Counter::default(),
             servers: (0..servers).map(|_| ServerCounters::default()).collect(),
             upstreams: (0..upstreams)
@@ -301,9 +317,15 @@ impl ShardCounters {
     pub fn begin(&self, thread_id: u32, cpu: Option<usize>) {
         let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
         self.cpu.store(cpu.unwrap_or(Self::NOT_PINNED), Relaxed);
-        for gauge in [&self.connections, &self.active, &self.tunnels] {
+        for gauge in [
+            &self.connections,
+            &self.active,
+            &self.tunnels,
+            &self.in_flight,
+        ] {
             gauge.set(0);
         }
+        self.clients.clear();
         for server in &self.servers {
             server.active.set(0);
             server.idle.set(0);

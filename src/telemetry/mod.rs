@@ -4,6 +4,7 @@
 
 mod access_format;
 pub mod access_log;
+pub mod clients;
 pub mod counters;
 pub mod date;
 pub mod histogram;
