@@ -10,7 +10,7 @@ use ringlane::http1::target::{Target, is_authority};
 use super::body::check_trailer;
 use super::head::empty_lines;
 use super::strict::{self, Chunked, Head, Pair};
-use super::{LIMITS, cuts};
+use super::{LIMITS, cuts, foreign};
 
 const PEER: &[u8] = b"2001:db8::9";
 /// Fields that the proxy writes itself.
@@ -33,6 +33,7 @@ struct Manner {
     trusted: bool,
     disclosure: Disclosure,
     close: bool,
+    drop_underscores: bool,
     host: Option<&'static [u8]>,
 }
 
@@ -41,24 +42,28 @@ const MANNERS: [Manner; 4] = [
         trusted: false,
         disclosure: disclosure(true, false, false),
         close: false,
+        drop_underscores: false,
         host: None,
     },
     Manner {
         trusted: true,
         disclosure: disclosure(true, true, true),
         close: true,
+        drop_underscores: true,
         host: Some(b"up.example:8080"),
     },
     Manner {
         trusted: true,
         disclosure: disclosure(false, false, false),
         close: false,
+        drop_underscores: false,
         host: None,
     },
     Manner {
         trusted: false,
         disclosure: disclosure(false, true, true),
         close: true,
+        drop_underscores: false,
         host: None,
     },
 ];
@@ -134,6 +139,7 @@ impl<'a> Accepted<'a> {
             return;
         };
         let written = strict::request(&out).expect("a well-formed head");
+        foreign::request(&written, &out);
         let received = strict::request(&self.bytes[empty_lines(self.bytes)..])
             .expect("what was accepted is well formed");
         assert_eq!(written.start[0], received.start[0], "the method");
@@ -141,6 +147,14 @@ impl<'a> Accepted<'a> {
         assert_eq!(written.start[2], b"HTTP/1.1");
         self.check_fields(&written, &received, manner);
         self.check_body(&written, &out[written.len..], ended);
+    }
+
+    fn coding(&self) -> Coding {
+        if self.framing == Framing::Chunked {
+            Coding::chunked(framing::options(&self.head.fields, self.bytes))
+        } else {
+            Coding::Identity
+        }
     }
 
     /// The message for the server, and whether all of the body was there; `None` when the body is refused.
@@ -157,6 +171,7 @@ impl<'a> Accepted<'a> {
             upgrade: self.upgrade,
             chunked,
             close: manner.close,
+            drop_underscores: manner.drop_underscores,
             origin: Origin {
                 peer: PEER,
                 trusted: manner.trusted,
@@ -167,7 +182,7 @@ impl<'a> Accepted<'a> {
         .write(manner.disclosure, &mut out);
         assert_eq!(&out[host], self.upstream_host(manner));
         let mut reader = Reader::new(self.framing);
-        let coding = coding(chunked);
+        let coding = self.coding();
         let mut at = 0;
         for end in cuts(self.rest) {
             if !reader.ended() {
@@ -229,7 +244,9 @@ impl<'a> Accepted<'a> {
             | "transfer-encoding"
             | "upgrade"
             | "x-served-by" => false,
-            "trailer" => self.framing == Framing::Chunked,
+            "trailer" => self.framing == Framing::Chunked && !names_fields(received),
+            _ if is_lookalike(name) => false,
+            _ if manner.drop_underscores && name.contains('_') => false,
             "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-real-ip" => {
                 trusted && !disclosure.x_forwarded
             }
@@ -293,7 +310,7 @@ impl<'a> Accepted<'a> {
                 assert!(ended && !extended);
                 assert_eq!(len, body.len(), "bytes behind the body");
                 assert_eq!(data, received);
-                check_trailer(trailer, Coding::ChunkedTrailers);
+                check_trailer(trailer, self.coding());
             }
             (Chunked::Incomplete(data), Chunked::Incomplete(received)) => {
                 assert!(!ended && received.starts_with(&data));
@@ -303,12 +320,31 @@ impl<'a> Accepted<'a> {
     }
 }
 
-fn coding(chunked: bool) -> Coding {
-    if chunked {
-        Coding::ChunkedTrailers
-    } else {
-        Coding::Identity
-    }
+/// Whether Connection names a field that would otherwise go on.
+pub fn names_fields(received: &Head) -> bool {
+    let options = received.members("connection");
+    options
+        .iter()
+        .any(|option| !["close", "keep-alive", "upgrade", "te"].contains(&lower(option).as_str()))
+}
+
+/// Whether underscores alone tell this name from one that the proxy acts on.
+pub fn is_lookalike(name: &str) -> bool {
+    const ACTED_ON: [&str; 12] = [
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "transfer-encoding",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-served-by",
+    ];
+    name.contains('_') && ACTED_ON.contains(&name.replace('_', "-").as_str())
 }
 
 fn lower(name: &[u8]) -> String {

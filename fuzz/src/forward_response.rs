@@ -7,7 +7,7 @@ use ringlane::http1::head::{Progress, ResponseHead};
 
 use super::body::check_trailer;
 use super::strict::{self, Chunked, Head};
-use super::{LIMITS, cuts};
+use super::{LIMITS, cuts, foreign};
 
 /// Who asked, and how.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,9 @@ fn send<'a>(
 ) -> Option<Sent<'a>> {
     let framing = framing::response(head, bytes, client.to_head).ok()?;
     let coding = match framing {
-        Framing::Chunked if client.minor > 0 => Coding::ChunkedTrailers,
+        Framing::Chunked if client.minor > 0 => {
+            Coding::chunked(framing::options(&head.fields, bytes))
+        }
         Framing::UntilClose if client.minor > 0 => Coding::Chunked,
         _ => Coding::Identity,
     };
@@ -124,6 +126,7 @@ fn send<'a>(
 impl Sent<'_> {
     fn check(&self) {
         let written = strict::response(&self.out).expect("a well-formed head");
+        foreign::response(&written, &self.out);
         assert_eq!(written.start[0], b"HTTP/1.1");
         assert_eq!(written.start[1], self.received.start[1], "the status");
         let reason = |head: &Head| head.start.get(2).copied().unwrap_or_default().to_vec();

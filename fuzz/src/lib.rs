@@ -6,6 +6,7 @@ pub mod body;
 pub mod chunked;
 pub mod config;
 pub mod cookie;
+pub mod foreign;
 pub mod forward_request;
 pub mod forward_response;
 pub mod forwarded_for;

@@ -6,7 +6,7 @@ use nix::unistd::geteuid;
 
 use crate::config::{
     AccessLog, Account, Admin, Check, CheckKind, Config, HashKey, HostPolicy, IoMode, Listen,
-    Passive, Policy, Route, Server, Shards, Size, Span, Sticky, Tcp, Upstream,
+    Passive, Policy, Route, Server, Shards, Size, Span, Sticky, Tcp, Underscores, Upstream,
 };
 use crate::server;
 
@@ -132,6 +132,12 @@ impl Plan<'_> {
             ),
         )?;
         row(f, "  target", &Size(limits.uri_bytes as u64).to_string())?;
+        let names = match limits.underscores {
+            Underscores::Pass => "passed on",
+            Underscores::Drop => "dropped",
+            Underscores::Refuse => "refused",
+        };
+        row(f, "  underscores", &format!("fields with them are {names}"))?;
         row(
             f,
             "  body",

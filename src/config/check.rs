@@ -11,7 +11,7 @@ use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
     AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, RateLimit,
-    Shards, Timeouts, account, address, listen, route, secrecy, sticky, units, upstream,
+    Shards, Timeouts, Underscores, account, address, listen, route, secrecy, sticky, units, upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -212,6 +212,11 @@ fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
         head_bytes: table.size("head") as usize,
         header_count: table.number("header_count") as usize,
         uri_bytes: table.size("uri") as usize,
+        underscores: match table.choice("underscores") {
+            "drop" => Underscores::Drop,
+            "refuse" => Underscores::Refuse,
+            _ => Underscores::Pass,
+        },
         body_bytes: table.size_or_word("body"),
         requests_per_connection: table.number_or_word("requests_per_connection"),
         connections_per_shard: table.number("connections_per_shard") as usize,

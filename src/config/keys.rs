@@ -292,6 +292,7 @@ static LIMITS: Section = Section {
         size("head", KIB, MIB).default(Value::Size(32 * KIB)),
         number("header_count", 8, 4096).default(Value::Number(128)),
         size("uri", 64, MIB).default(Value::Size(8 * KIB)),
+        choice("underscores", &["pass", "drop", "refuse"]),
         size("body", 1, 1 << 50).or("off"),
         number("requests_per_connection", 1, REQUESTS_MAX).or("off"),
         number("connections_per_shard", 1, CONNECTIONS_MAX)

@@ -196,6 +196,18 @@ pub struct Timeouts {
     pub client_gone_check: Option<Duration>,
 }
 
+/// What becomes of request fields whose names have underscores. Those that would pass for a field that the proxy itself acts on never
+/// go on, whatever this says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underscores {
+    /// They go on (RFC 9110 section 5.1).
+    Pass,
+    /// They stay behind.
+    Drop,
+    /// The request gets 400.
+    Refuse,
+}
+
 /// Limits of the client's side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -205,6 +217,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of a request target.
     pub uri_bytes: usize,
+    /// What becomes of request fields whose names have underscores.
+    pub underscores: Underscores,
     /// Bytes of a request body; `None` is no limit.
     pub body_bytes: Option<u64>,
     /// Requests on one client connection; `None` is no limit.

@@ -12,7 +12,7 @@ use super::record::RequestRecord;
 use super::route;
 use super::sticky;
 use super::upload::Upload;
-use crate::config::HostPolicy;
+use crate::config::{HostPolicy, Underscores};
 use crate::http1::answer::{Answer, prefers_json};
 use crate::http1::body::{Coding, Reader};
 use crate::http1::client::forwarded_address;
@@ -174,6 +174,9 @@ impl<'l> Reading<'l, '_> {
         let method = head.method.of(bytes);
         let framing = framing::request(head, bytes)?;
         self.check_expectation()?;
+        if self.lane.config.limits.underscores == Underscores::Refuse {
+            self.check_names()?;
+        }
         if method == b"CONNECT" {
             // What follows may be meant for a tunnel: it must never be read as a request.
             return Err(Rejection {
@@ -203,7 +206,7 @@ impl<'l> Reading<'l, '_> {
         };
         let group = &self.lane.groups[route.upstream];
         let coding = if framing == Framing::Chunked {
-            Coding::ChunkedTrailers
+            Coding::chunked(self.options)
         } else {
             Coding::Identity
         };
@@ -224,6 +227,7 @@ impl<'l> Reading<'l, '_> {
             upgrade,
             chunked: coding != Coding::Identity,
             close: group.closes_connections(),
+            drop_underscores: self.lane.config.limits.underscores == Underscores::Drop,
             origin: Origin {
                 peer: self.client.peer_text.as_bytes(),
                 trusted: self.client.trusted,
@@ -290,6 +294,20 @@ impl<'l> Reading<'l, '_> {
             Ok(())
         } else {
             Err(Refusal::Expectation)
+        }
+    }
+
+    #[cold]
+    fn check_names(&self) -> Result<(), Refusal> {
+        let mut names = self
+            .head
+            .fields
+            .iter()
+            .map(|field| field.name.of(self.bytes));
+        if names.any(|name| name.contains(&b'_')) {
+            Err(Refusal::Underscore)
+        } else {
+            Ok(())
         }
     }
 

@@ -356,8 +356,9 @@ impl Answering<'_> {
         bytes: &[u8],
         rest: &[u8],
     ) -> Result<Start, Failure> {
+        let options = framing::options(&head.fields, bytes);
         let coding = match framing {
-            Framing::Chunked if self.traits.minor > 0 => Coding::ChunkedTrailers,
+            Framing::Chunked if self.traits.minor > 0 => Coding::chunked(options),
             // A body whose end only the connection marked gets an end of its own, and the client keeps its connection.
             Framing::UntilClose if self.traits.minor > 0 => Coding::Chunked,
             _ => Coding::Identity,
@@ -384,7 +385,6 @@ impl Answering<'_> {
         } else {
             reader.transfer(rest, coding, &self.lane.limits, &mut out)?
         };
-        let options = framing::options(&head.fields, bytes);
         let reusable = options.persistent(head.minor) && framing != Framing::UntilClose
             // Bytes that nobody asked for would be taken for the next response.
             && moved.consumed == rest.len();

@@ -2,7 +2,7 @@
 
 use super::chunked::{Decoder, write_size};
 use super::field::Name;
-use super::framing::Framing;
+use super::framing::{Framing, Options};
 use super::head::{Limits, trailer_fields};
 use super::refusal::Refusal;
 
@@ -31,6 +31,18 @@ pub enum Coding {
     Chunked,
     /// Chunked, the trailer section passed on.
     ChunkedTrailers,
+}
+
+impl Coding {
+    /// For a body that goes on chunked from a message with these Connection options. Trailer fields that Connection names must not go on
+    /// (RFC 9110 section 7.6.1); where it names any field the whole section stays behind, which is always allowed (section 6.5.1).
+    pub const fn chunked(options: Options) -> Self {
+        if options.names_fields {
+            Self::Chunked
+        } else {
+            Self::ChunkedTrailers
+        }
+    }
 }
 
 impl Reader {
@@ -181,7 +193,7 @@ fn may_trail(kind: Name, name: &[u8]) -> bool {
     ];
     !kind.is_hop_by_hop()
         && !kind.is_protected()
-        && kind != Name::Expect
+        && !matches!(kind, Name::Expect | Name::Lookalike)
         && !FORBIDDEN
             .iter()
             .any(|forbidden| name.eq_ignore_ascii_case(forbidden))

@@ -28,6 +28,8 @@ pub enum Name {
     XForwardedProto,
     XRealIp,
     XServedBy,
+    /// One of the names above with `_` for `-`: CGI and its like cannot tell them apart (RFC 3875 section 4.1.18).
+    Lookalike,
     Other,
 }
 
@@ -68,6 +70,17 @@ impl Name {
         };
         if bytes.eq_ignore_ascii_case(text) {
             candidate
+        } else {
+            Self::unlike(bytes, text)
+        }
+    }
+
+    /// A name of the same length as `text` that differs from it.
+    #[cold]
+    fn unlike(bytes: &[u8], text: &[u8]) -> Self {
+        let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
+        if bytes.iter().zip(text).all(same) {
+            Self::Lookalike
         } else {
             Self::Other
         }
@@ -161,7 +174,6 @@ mod tests {
         assert_eq!(Name::of(b"x-Forwarded-For"), Name::XForwardedFor);
         for other in [
             &b""[..],
-            b"Content_Length",
             b"Transfer-Encodin",
             b"Hosts",
             b"X-Forwarded-Foo",
@@ -169,6 +181,19 @@ mod tests {
         ] {
             assert_eq!(Name::of(other), Name::Other, "{other:?}");
         }
+    }
+
+    #[test]
+    fn underscores_do_not_hide_a_name() {
+        for name in [
+            &b"Content_Length"[..],
+            b"x-forwarded_FOR",
+            b"X_Real_IP",
+            b"transfer_encoding",
+        ] {
+            assert_eq!(Name::of(name), Name::Lookalike, "{name:?}");
+        }
+        assert_eq!(Name::of(b"Content_Lengt_"), Name::Other);
     }
 
     #[test]

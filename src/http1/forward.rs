@@ -53,6 +53,8 @@ pub struct Request<'a> {
     pub chunked: bool,
     /// The connection is to be closed after this exchange.
     pub close: bool,
+    /// Fields whose names have underscores stay behind.
+    pub drop_underscores: bool,
     /// Whom it comes from.
     pub origin: Origin<'a>,
 }
@@ -86,8 +88,9 @@ impl Request<'_> {
     #[inline]
     fn passes(&self, field: &Field, disclosure: Disclosure) -> bool {
         match field.kind {
-            Name::Host | Name::XServedBy => false,
-            Name::Trailer => self.chunked,
+            Name::Host | Name::XServedBy | Name::Lookalike => false,
+            // Trailer fields stay behind where Connection may name them.
+            Name::Trailer => self.chunked && !self.options.names_fields,
             Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::XRealIp => {
                 self.origin.trusted && !disclosure.x_forwarded
             }
@@ -95,13 +98,17 @@ impl Request<'_> {
             Name::Via => !disclosure.via,
             Name::ContentLength => true,
             kind if kind.is_hop_by_hop() => false,
-            _ => !(self.options.names_fields && self.is_named(field)),
+            _ => {
+                !((self.options.names_fields || self.drop_underscores) && self.stays_behind(field))
+            }
         }
     }
 
     #[cold]
-    fn is_named(&self, field: &Field) -> bool {
-        connection_names(&self.head.fields, self.bytes, field.name.of(self.bytes))
+    fn stays_behind(&self, field: &Field) -> bool {
+        let name = field.name.of(self.bytes);
+        self.drop_underscores && name.contains(&b'_')
+            || self.options.names_fields && connection_names(&self.head.fields, self.bytes, name)
     }
 
     fn write_disclosure(&self, disclosure: Disclosure, out: &mut Vec<u8>) {
@@ -312,7 +319,7 @@ impl Response<'_> {
             Name::ContentLength => {
                 !(self.chunked || self.head.status < 200 || self.head.status == 204)
             }
-            Name::Trailer => self.chunked,
+            Name::Trailer => self.chunked && !self.options.names_fields,
             Name::Upgrade => self.head.status == 101 || self.head.status == 426,
             Name::XServedBy => self.served_by.is_none(),
             kind if kind.is_hop_by_hop() => false,
@@ -408,6 +415,7 @@ mod tests {
             upgrade: None,
             chunked,
             close: false,
+            drop_underscores: false,
             origin: Origin {
                 peer: b"9.9.9.9",
                 trusted,

@@ -161,7 +161,8 @@ pub fn options(fields: &[Field], bytes: &[u8]) -> Options {
                 options.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 options.upgrade = true;
-            } else {
+            } else if !option.eq_ignore_ascii_case(b"te") {
+                // TE never travels on, so naming it changes nothing.
                 options.names_fields = true;
             }
         }

@@ -212,6 +212,7 @@ proptest! {
             upgrade: None,
             chunked,
             close,
+            drop_underscores: false,
             origin: Origin { peer: PEER, trusted, client: None, scheme: "http" },
         }
         .write(disclosure, &mut out);
@@ -240,10 +241,15 @@ fn travels(name: &str, fields: &[Pair], chunked: bool) -> bool {
         .iter()
         .filter(|(name, _)| name.eq_ignore_ascii_case("connection"))
         .flat_map(|(_, options)| options.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case(name));
+        .map(|option| option.trim().to_ascii_lowercase());
+    let named: Vec<String> = named.filter(|option| !option.is_empty()).collect();
+    let names_fields = named
+        .iter()
+        .any(|option| !["close", "keep-alive", "upgrade", "te"].contains(&option.as_str()));
+    let named = named.contains(&name.to_ascii_lowercase());
     match kind {
-        Name::Trailer => chunked,
-        Name::XServedBy => false,
+        Name::Trailer => chunked && !names_fields,
+        Name::XServedBy | Name::Lookalike => false,
         _ => !kind.is_hop_by_hop() && (kind.is_protected() || !named),
     }
 }

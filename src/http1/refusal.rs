@@ -25,6 +25,8 @@ pub enum Refusal {
     StatusLine,
     /// A field name is empty or not a token, or white space stands before the colon (RFC 9112 section 5.1).
     FieldName,
+    /// A field name has an underscore, and the configuration refuses such names (RFC 3875 section 4.1.18 tells why one would).
+    Underscore,
     /// A field value has a control byte (RFC 9110 section 5.5).
     FieldValue,
     /// A line begins with white space: obsolete line folding (RFC 9112 section 5.2).
@@ -84,6 +86,7 @@ impl Refusal {
             Self::VersionUnsupported => "HTTP version not supported",
             Self::StatusLine => "malformed status line",
             Self::FieldName => "malformed field name",
+            Self::Underscore => "underscore in a field name",
             Self::FieldValue => "malformed field value",
             Self::Folding => "folded field line",
             Self::HeadTooLarge => "header section too large",
