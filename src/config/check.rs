@@ -11,7 +11,8 @@ use super::complaint::{Complaint, Complaints, Flaw, Severity};
 use super::reader::Reader;
 use super::{
     AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, RateLimit,
-    Shards, Timeouts, Underscores, account, address, listen, route, secrecy, sticky, units, upstream,
+    Shards, Timeouts, Underscores, account, address, listen, route, secrecy, sticky, units,
+    upstream,
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
