@@ -173,7 +173,13 @@ impl Config {
                 |(uid, gid)| {
                     // The build's own directory may be closed to other users.
                     let copy = self.directory.join("ringlane");
-                    std::fs::copy(binary, &copy).expect("a copy of the proxy");
+                    // Copied by another process: a file that is open for writing here is so in what other tests start meanwhile, and
+                    // cannot be executed.
+                    let copied = Command::new("cp").arg(binary).arg(&copy).status();
+                    assert!(
+                        copied.is_ok_and(|status| status.success()),
+                        "no copy of the proxy"
+                    );
                     let mut command = Command::new(copy);
                     command.uid(uid).gid(gid);
                     command
