@@ -12,6 +12,7 @@ in_each_mode!(
     closed_after_an_upload_in_pieces,
     reset_while_the_upload_is_stuck,
     reset_in_the_middle_of_an_answer,
+    reset_in_the_middle_of_an_answer_that_was_put_aside,
     half_closed_client_is_asked_once_and_served,
     half_closed_client_with_a_pipeline,
     half_closed_client_of_http_1_0,
@@ -130,6 +131,18 @@ fn reset_in_the_middle_of_an_answer(mode: Mode) {
     let (proxy, origin) = start(mode, "");
     let (mut client, mut upstream) = waiting(&proxy, &origin, GET);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+    client.response_head("GET");
+    client.expect("hello");
+    expect_freed_within_a_second(&mut upstream, Leaves::Reset.leave(client));
+}
+
+fn reset_in_the_middle_of_an_answer_that_was_put_aside(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .upstream(&[&origin.address], "retry_statuses = \"503\"")
+        .start();
+    let (mut client, mut upstream) = waiting(&proxy, &origin, GET);
+    upstream.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nhello");
     client.response_head("GET");
     client.expect("hello");
     expect_freed_within_a_second(&mut upstream, Leaves::Reset.leave(client));
