@@ -10,6 +10,8 @@ in_each_mode!(
     bodies_between,
     nothing_after_close,
     nothing_after_an_error,
+    after_a_refused_request,
+    refused_once,
     split_anywhere,
     half_closed_client_gets_its_answers,
 );
@@ -82,6 +84,40 @@ fn hundreds_without_reading(mode: Mode) {
             "answer {number}"
         );
     }
+}
+
+const NO_ROUTE: &str = "GET /none HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn only_for_a(mode: Mode) -> (support::Proxy, support::Served) {
+    let served = Origin::bind().serve(|request| ok(&request.target));
+    let proxy = Config::new(mode)
+        .named_upstream("app", &[&served.address], "")
+        .tables("[[route]]\npath = \"/a\"\nupstream = \"app\"")
+        .start();
+    (proxy, served)
+}
+
+fn after_a_refused_request(mode: Mode) {
+    let (proxy, _served) = only_for_a(mode);
+    let mut client = proxy.connect();
+    let wanted = |number| format!("GET /a/{number} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send([NO_ROUTE, &wanted(1), NO_ROUTE, NO_ROUTE, &wanted(2)].concat());
+    for expected in [404, 200, 404, 404, 200] {
+        assert_eq!(client.response("GET").status, expected);
+    }
+    client.expect_silence(support::QUIET);
+}
+
+fn refused_once(mode: Mode) {
+    let (proxy, _served) = only_for_a(mode);
+    let mut client = proxy.connect();
+    let (begin, end) = NO_ROUTE.split_at(20);
+    client.send(begin);
+    std::thread::sleep(support::QUIET);
+    client.send(end);
+    assert_eq!(client.response("GET").status, 404);
+    client.expect_silence(support::QUIET);
+    assert_eq!(client.get("/a").status, 200);
 }
 
 fn nothing_after_close(mode: Mode) {

@@ -151,17 +151,14 @@ fn first<'l>(
             Ok(None) => return Ok(Step::More),
             Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
         }
-        let Some((request, used)) = request::read(lane, client, head, scratch)? else {
-            client.pending.borrow_mut().extend_from_slice(scratch);
-            return Ok(Step::More);
-        };
-        if used < scratch.len() {
+        let (step, taken) = read(lane, client, head, scratch);
+        if taken < scratch.len() {
             client
                 .pending
                 .borrow_mut()
-                .extend_from_slice(&scratch[used..]);
+                .extend_from_slice(&scratch[taken..]);
         }
-        Ok(Step::Request(request))
+        step
     })
 }
 
@@ -171,15 +168,31 @@ fn from_pending<'l>(
     head: &mut RequestHead,
 ) -> Result<Step<'l>, Rejection> {
     let mut pending = client.pending.borrow_mut();
-    let Some((request, used)) = request::read(lane, client, head, &pending)? else {
-        return Ok(Step::More);
-    };
-    pending.drain(..used);
+    let (step, taken) = read(lane, client, head, &pending);
+    pending.drain(..taken);
     if pending.is_empty() {
         // An idle connection holds no buffer.
         *pending = Vec::new();
     }
-    Ok(Step::Request(request))
+    step
+}
+
+/// What `bytes` begin with, and how many of them it took. A request that is refused takes its bytes too: the next one follows them.
+#[inline]
+fn read<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+    bytes: &[u8],
+) -> (Result<Step<'l>, Rejection>, usize) {
+    match request::read(lane, client, head, bytes) {
+        Ok(Some((request, taken))) => (Ok(Step::Request(request)), taken),
+        Ok(None) => (Ok(Step::More), 0),
+        Err(rejection) => {
+            let taken = rejection.taken;
+            (Err(rejection), taken)
+        }
+    }
 }
 
 /// Waits for the rest of a head.
@@ -237,6 +250,7 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
         to_head: false,
         minor: 1,
         persistent: false,
+        taken: 0,
         record: None,
     })
 }

@@ -81,6 +81,8 @@ pub struct Rejection {
     pub minor: u8,
     /// The request was read to its end, and the connection may go on.
     pub persistent: bool,
+    /// Bytes that the request took.
+    pub taken: usize,
     /// For the access log, when it is on.
     pub record: Option<Box<RequestRecord>>,
 }
@@ -94,6 +96,7 @@ impl Rejection {
             to_head: head.method.of(bytes) == b"HEAD",
             minor: head.minor,
             persistent: false,
+            taken: bytes.len(),
             record: lane
                 .access_log()
                 .map(|_| Box::new(RequestRecord::new(head, bytes, b""))),
@@ -395,6 +398,7 @@ impl<'l> Reading<'l, '_> {
             to_head: self.head.method.of(self.bytes) == b"HEAD",
             minor: self.head.minor,
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
+            taken: self.bytes.len(),
             record: self.record(host),
         }
     }
