@@ -17,6 +17,7 @@ in_each_mode!(
     chunk_extensions,
     response_head,
     requests_per_connection,
+    refused_requests_of_a_connection,
     connections_per_shard,
     connections_in_all,
 );
@@ -219,6 +220,23 @@ fn requests_per_connection(mode: Mode) {
             number == 3,
             "answer {number}"
         );
+    }
+    client.expect_close();
+}
+
+fn refused_requests_of_a_connection(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode)
+        .tables(
+            "[limits]\nrequests_per_connection = 2\n[[route]]\npath = \"/a\"\nupstream = \"app\"",
+        )
+        .named_upstream("app", &[&served.address], "")
+        .start();
+    let mut client = proxy.connect();
+    for number in 1..=2 {
+        let response = client.get("/none");
+        assert_eq!(response.status, 404);
+        assert_eq!(response.head.lists("connection", "close"), number == 2);
     }
     client.expect_close();
 }

@@ -44,11 +44,13 @@ impl Client {
         }
     }
 
-    /// Whether the answer under way is the connection's last because the process drains. Requests that have come behind it are answered
-    /// first; a part of a head is none.
+    /// Whether the answer under way is the connection's last: it has had its requests, or the process drains. Then requests that have
+    /// come behind it are answered first; a part of a head is none.
     #[inline]
     pub fn is_leaving(&self, lane: &Lane) -> bool {
-        lane.deadlines.draining() && !self.has_next_head()
+        let limit = lane.config.limits.requests_per_connection;
+        limit.is_some_and(|max| self.requests.get() >= max)
+            || lane.deadlines.draining() && !self.has_next_head()
     }
 
     #[cold]

@@ -406,13 +406,9 @@ impl Answering<'_> {
 
     /// Whether the client's connection can go on after a response with this status.
     fn keeps_client(&self, status: u16) -> bool {
-        let limit = self.lane.config.limits.requests_per_connection;
         // A server that answers before it has the body mostly wants no more of it.
         let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
-        self.traits.persistent
-            && !cut_short
-            && !self.client.is_leaving(self.lane)
-            && limit.is_none_or(|max| self.client.requests.get() < max)
+        self.traits.persistent && !cut_short && !self.client.is_leaving(self.lane)
     }
 
     /// Passes the rest of the body on as it comes.
