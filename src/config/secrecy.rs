@@ -25,22 +25,34 @@ const TABLES: [(&str, &[&str]); 2] = [
     ),
 ];
 
-/// The file's text with asterisks for its secrets; every byte keeps its place.
+/// The file's text with asterisks for its secrets; every byte and every character keeps its place.
 pub(super) fn concealed(text: &str, document: &DeTable<'_>, broken: bool) -> String {
     let mut spans = Vec::new();
     in_table(document, None, &mut spans);
     if broken {
         spans.extend(in_lines(text));
     }
-    let mut bytes = text.as_bytes().to_vec();
+    let mut shown = text.to_owned();
     for span in spans {
-        for byte in bytes.get_mut(span).into_iter().flatten() {
-            if !matches!(*byte, b'\n' | b'\r') {
-                *byte = b'*';
-            }
+        let stars: Option<String> = shown
+            .get(span.clone())
+            .map(|secret| secret.chars().map(star).collect());
+        if let Some(stars) = stars {
+            shown.replace_range(span, &stars);
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    shown
+}
+
+/// Stands for a character, and is as long in UTF-8.
+fn star(character: char) -> char {
+    match (character, character.len_utf8()) {
+        ('\n' | '\r', _) => character,
+        (_, 1) => '*',
+        (_, 2) => '\u{d7}',
+        (_, 3) => '\u{2217}',
+        _ => '\u{1f7b6}',
+    }
 }
 
 /// Looks for secrets below a table; `plain` are the keys of a table with secrets that are none.
@@ -123,5 +135,17 @@ mod tests {
             assert!(!shown.contains("s3cret"), "{shown}");
             assert_eq!(shown.contains("name = \"a\""), name_stays, "{shown}");
         }
+    }
+
+    #[test]
+    fn bytes_and_characters_keep_their_places() {
+        let text = "key = \"a\u{e4}\u{feff}\u{1f600}\r\n\"\nname = 1";
+        let hidden = shown(text);
+        let places = |text: &str| -> Vec<_> { text.char_indices().map(|(at, _)| at).collect() };
+        assert_eq!(places(&hidden), places(text));
+        assert!(
+            !hidden.contains('\u{e4}') && !hidden.contains('\u{1f600}'),
+            "{hidden}"
+        );
     }
 }
