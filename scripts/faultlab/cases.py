@@ -10,6 +10,7 @@ from typing import Callable, Optional
 
 from . import lab as labs
 from .load import Connection
+from .proxies import Settings
 
 DAY = 86400
 
@@ -38,16 +39,18 @@ class Case:
     begin: Callable
     end: Callable = lambda lab: None
     expected: Expected = dataclasses.field(default_factory=Expected)
-    configuration: dict = dataclasses.field(default_factory=dict)
+    settings: Settings = Settings()
     # With the fault, and after it.
     seconds: tuple = (2.5, 3.0)
     # A short run has it too.
     quick: bool = False
     # What else must hold, after the run: gives misses.
     judge: Callable = lambda lab, run: []
+    # What Ringlane's status page must say then: gives misses.
+    page: Optional[Callable] = None
     environment: Callable = lambda lab: {}
     delay_ms: int = 0
-    # Only debug builds have what the case asks for.
+    # Only debug builds of Ringlane have what the case asks for.
     debug: bool = False
 
 
@@ -114,7 +117,7 @@ def lose(percent):
 WAITING, UPLOADING, IDLE = 8, 6, 6
 LONG_WAIT = b"GET /wait/60000 HTTP/1.1\r\nHost: a.example\r\n\r\n"
 HALF_UPLOAD = b"POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nhalf"
-PATIENT = {"upstream": 'retries = 1\nresponse_header_timeout = "30s"'}
+PATIENT = Settings(response="30s")
 
 
 def crowd(lab):
@@ -135,12 +138,13 @@ def crowd(lab):
         return sockets
 
     lab.crowd = lab.network.call("client", connect)
-    wait_until(lambda: busy(lab) >= WAITING + UPLOADING, 3, "the crowd's requests are under way")
+    arriving = WAITING + (UPLOADING if lab.kind.streams_uploads else 0)
+    wait_until(lambda: busy(lab) >= arriving, 3, "the crowd's requests are under way")
 
 
 def busy(lab):
-    """Requests that servers work on."""
-    return sum(server["active"] for server in lab.status()["upstreams"][0]["servers"])
+    """Requests that servers work on and whose connections are open, as the servers see it."""
+    return sum(origin.count()["busy"] for origin in lab.origins.values())
 
 
 def wait_until(happened, seconds, what):
@@ -154,9 +158,13 @@ def wait_until(happened, seconds, what):
 
 
 def freed(lab, seconds):
-    """How long until no server works for the crowd; load comes and goes, so an instant without the crowd's requests is enough."""
+    """How long until no server works for the crowd. Seen twice: requests that move to the other server are with neither for a moment."""
+
+    def free():
+        return busy(lab) < WAITING / 2 and (time.sleep(0.05), busy(lab) < WAITING / 2)[1]
+
     try:
-        lab.freed = wait_until(lambda: busy(lab) < WAITING / 2, seconds, "freed")
+        lab.freed = wait_until(free, seconds, "freed")
     except labs.Failure:
         lab.freed = None
 
@@ -189,15 +197,19 @@ def crowd_vanishes(lab):
 
 
 def judge_freed(limit):
-    """The crowd's upstream connections were freed in time, and its own connections are gone."""
+    """The crowd's upstream connections were freed in time."""
 
     def judge(lab, run):
         run.notes.append(f"freed after {lab.freed:.1f} s" if lab.freed is not None else "not freed")
-        misses = [] if lab.freed is not None and lab.freed <= limit else [f"servers worked for clients that were gone (limit {limit} s)"]
-        left = lab.status()["totals"]["connections"]
-        return misses + ([f"{left} client connections are left"] if left > 0 else [])
+        return [] if lab.freed is not None and lab.freed <= limit else [f"servers worked for clients that were gone (limit {limit} s)"]
 
     return judge
+
+
+def page_idle(status):
+    """All clients' connections are gone."""
+    left = status["totals"]["connections"]
+    return [f"{left} client connections are left"] if left > 0 else []
 
 
 def crowd_half_closes(lab):
@@ -250,7 +262,7 @@ def jump(lab):
 
 
 def date_seen(lab):
-    """The Date of an answer of the proxy's own, in seconds."""
+    """The Date that the proxy writes, in seconds; Ringlane writes one into answers of its own only."""
 
     async def ask():
         connection = Connection(labs.PROXY, labs.PORT)
@@ -262,12 +274,16 @@ def date_seen(lab):
 
 
 def judge_clock(lab, run):
-    """The jumps were seen, and no timeout came of them."""
+    """The jumps were seen."""
     ahead, back = lab.dates[1] - lab.dates[0], lab.dates[2] - lab.dates[1]
     run.notes.append(f"the date moved by {ahead / DAY:+.1f} and {back / DAY:+.1f} days")
-    timeouts = {name: count for name, count in lab.status()["totals"]["timeouts"].items() if count and name != "keep_alive"}
-    misses = [] if abs(ahead - DAY) < 60 and abs(back + 2 * DAY) < 60 else ["the clock did not move, so nothing was tested"]
-    return misses + ([f"timeouts: {timeouts}"] if timeouts else [])
+    return [] if abs(ahead - DAY) < 60 and abs(back + 2 * DAY) < 60 else ["the clock did not move, so nothing was tested"]
+
+
+def page_timeouts(status):
+    """No timeout came of it."""
+    timeouts = {name: count for name, count in status["totals"]["timeouts"].items() if count and name != "keep_alive"}
+    return [f"timeouts: {timeouts}"] if timeouts else []
 
 
 def fault(what):
@@ -292,12 +308,12 @@ def judge_restart(lab, run):
 
 
 def terminate(lab):
-    """SIGTERM under load. The end of the load is the refused connection."""
-    lab.proxy.send_signal(signal.SIGTERM)
+    """The proxy's signal for an orderly end, under load. The end of the load is the refused connection."""
+    lab.proxy.send_signal(lab.kind.graceful)
 
 
 def terminate_in_handshake(lab):
-    """SIGTERM when clients are connected as far as they know, but the last step of the handshake is lost: their requests, sent again 0.2 s
+    """The same when clients are connected as far as they know, but the last step of the handshake is lost: their requests, sent again 0.2 s
     later, are the first that the proxy's kernel hears."""
     lab.network.drop("client", "output", f"ip saddr {labs.GOING} tcp flags & (syn | rst) == 0x0")
 
@@ -309,7 +325,7 @@ def terminate_in_handshake(lab):
 
     sockets = lab.network.call("client", connect)
     time.sleep(0.08)
-    lab.proxy.send_signal(signal.SIGTERM)
+    lab.proxy.send_signal(lab.kind.graceful)
     lab.network.clear()
     lab.answers = []
     for one in sockets:
@@ -333,7 +349,7 @@ def judge_drain(lab, run):
     except Exception:  # pylint: disable=broad-except  # whatever it is, it has not ended
         code = None
     answered = sum(outcome.result == "200" for outcome in run.outcomes)
-    served = sum(sum(origin.served().values()) for origin in lab.origins.values())
+    served = sum(sum(origin.count()["served"].values()) for origin in lab.origins.values())
     results = {outcome.result for outcome in run.outcomes if outcome.result != "200"}
     # On a kept connection a request can cross the close; on a new one nothing may happen but a refused connect.
     cut = [outcome for outcome in run.outcomes if outcome.result in ("truncated", "no answer") or (outcome.fresh and outcome.result in ("closed", "reset"))]
@@ -341,7 +357,7 @@ def judge_drain(lab, run):
     misses = [] if served == answered else [f"{served - answered} requests were served and not answered"]
     misses += [f"{len(cut)} requests were cut"] if cut else []
     misses += [] if results <= {"refused", "closed", "reset", "unreachable"} else [f"outcomes {results}"]
-    return misses + ([] if code == 0 and "drained" in lab.log() else [f"exit {code}"])
+    return misses + ([] if code == 0 and lab.kind.drained in lab.log() else [f"exit {code}"])
 
 
 IN_FLIGHT = 10
@@ -379,18 +395,19 @@ CASES = [
         expected=Expected(posts=2 * IN_FLIGHT, back=3.0),
         seconds=(0.1, 2.5),
     ),
-    Case("clients close", "20 clients close (FIN) while they wait, upload or idle", crowd_closes, judge=judge_freed(1.3), configuration=PATIENT, seconds=(0.1, 0.5), quick=True),
-    Case("clients reset", "the same with RST", crowd_resets, judge=judge_freed(1.3), configuration=PATIENT, seconds=(0.1, 0.5)),
+    Case("clients close", "20 clients close (FIN) while they wait, upload or idle", crowd_closes, judge=judge_freed(1.3), page=page_idle, settings=PATIENT, seconds=(0.1, 0.5), quick=True),
+    Case("clients reset", "the same with RST", crowd_resets, judge=judge_freed(1.3), page=page_idle, settings=PATIENT, seconds=(0.1, 0.5)),
     Case(
         "clients vanish",
         "the same without a segment; servers have 1.5 s to answer, and are tried in turn",
         crowd_vanishes,
         open_again,
         judge=judge_freed(4.5),
-        configuration={"upstream": 'retries = 1\nresponse_header_timeout = "1500ms"'},
+        settings=Settings(response="1500ms"),
+        page=page_idle,
         seconds=(2.5, 0.5),
     ),
-    Case("clients half-close", "5 clients finish sending and wait", crowd_half_closes, judge=judge_answers, configuration=PATIENT, seconds=(0.1, 0.3), quick=True),
+    Case("clients half-close", "5 clients finish sending and wait", crowd_half_closes, judge=judge_answers, settings=PATIENT, seconds=(0.1, 0.3), quick=True),
     Case(
         "loss",
         "3 % of all segments on all links",
@@ -398,11 +415,11 @@ CASES = [
         open_again,
         Expected(back=1.5),
         # A request whose segments are lost a few times in a row must not meet the end of a short keep_alive.
-        configuration={"timeouts": "", "upstream": "retries = 1", "health": 'interval = "3s"\ntimeout = "3s"'},
+        settings=Settings(client="75s", connect="3s", response="60s", check_interval="3s", check_fast="1s", check_timeout="3s"),
         seconds=(6.0, 2.5),
     ),
     Case("delay", "100 ms each way to the servers", lambda lab: None, expected=Expected(), delay_ms=100, seconds=(2.0, 1.0)),
-    Case("clock", "the date jumps a day ahead and two days back", jump, judge=judge_clock, environment=preload, seconds=(0.1, 1.0), quick=True),
+    Case("clock", "the date jumps a day ahead and two days back", jump, judge=judge_clock, page=page_timeouts, environment=preload, seconds=(0.1, 1.0), quick=True),
     Case(
         "shard",
         "a shard's thread panics",
@@ -418,7 +435,7 @@ CASES = [
         "a connection's task panics",
         fault("connection"),
         environment=lambda lab: {"RINGLANE_FAULTS": "1"},
-        judge=lambda lab, run: [] if lab.status()["totals"]["panics"] == 1 else ["the panic was not counted"],
+        page=lambda status: [] if status["totals"]["panics"] == 1 else ["the panic was not counted"],
         debug=True,
         seconds=(0.5, 0.5),
     ),

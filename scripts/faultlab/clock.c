@@ -28,3 +28,18 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
         now->tv_sec += *moved;
     return result;
 }
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int result = (int)syscall(SYS_gettimeofday, now, zone);
+    if (result == 0 && now && moved)
+        now->tv_sec += *moved;
+    return result;
+}
+
+time_t time(time_t *where) {
+    struct timespec now = {0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (where)
+        *where = now.tv_sec;
+    return now.tv_sec;
+}

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -151,9 +152,9 @@ class Origin:
         """Sets what happens to requests."""
         self.command(f"mode {mode}")
 
-    def served(self):
-        """Requests that it answered or was about to, by method."""
-        return json.loads(self.command("count"))["served"]
+    def count(self):
+        """What it has counted: `served`, requests that it answered or was about to, by method, and `busy`, those that it works on."""
+        return json.loads(self.command("count"))
 
     def kill(self):
         """SIGKILL."""
@@ -165,45 +166,11 @@ class Origin:
         self.child.send_signal(number)
 
 
-DEFAULTS = {
-    "timeouts": 'client_header = "2s"\nclient_body = "2s"\nkeep_alive = "2s"\nwrite = "2s"\ntunnel_idle = "3s"',
-    "upstream": 'retries = 1\nconnect_timeout = "500ms"\nresponse_header_timeout = "1s"\nresponse_body_timeout = "1s"',
-    "health": 'interval = "500ms"\nfast_interval = "250ms"\ntimeout = "500ms"\nrise = 2\nfall = 2',
-    "passive": 'fall = 3\nwindow = "10s"\neject = "1s"\neject_max = "2s"',
-}
-
-
-def configuration(offset=0, **changes):
-    """The proxy's file. `offset` is added to the servers' ports."""
-    parts = {**DEFAULTS, **changes}
-    servers = ", ".join(f'{{ address = "{ORIGIN}:{port + offset}", name = "{name}" }}' for name, port in ORIGIN_PORTS.items())
-    return f"""shards = 2
-pin = false
-shutdown_timeout = "10s"
-[admin]
-address = "{PROXY}:{ADMIN_PORT}"
-[timeouts]
-{parts["timeouts"]}
-[forward]
-served_by = true
-[[listen]]
-address = "{PROXY}:{PORT}"
-[[upstream]]
-name = "app"
-server = [{servers}]
-{parts["upstream"]}
-[upstream.health]
-{parts["health"]}
-[upstream.passive]
-{parts["passive"]}
-"""
-
-
 class Lab:
     """One case's processes. Use it in a `with` block."""
 
-    def __init__(self, network, directory, binary):
-        self.network, self.directory, self.binary = network, directory, binary
+    def __init__(self, network, directory, kind):
+        self.network, self.directory, self.kind = network, directory, kind
         self.children = []
         self.origins = {}
         self.proxy = None
@@ -220,7 +187,8 @@ class Lab:
         for child in self.children:
             if child.poll() is None:
                 child.send_signal(signal.SIGCONT)
-                child.kill()
+                # With its workers, if it has some.
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
@@ -247,38 +215,37 @@ class Lab:
             command = [sys.executable, HERE / "relay.py", ORIGIN, str(port + RELAY_OFFSET), str(port), str(milliseconds)]
             self.spawn("origin", f"relay-{name}", command, stdout=subprocess.PIPE, text=True).stdout.readline()
 
-    def start_proxy(self, text, environment=None):
+    def start_proxy(self, settings, offset=0, environment=None):
         """Starts the proxy and waits until it answers."""
-        path = self.directory / "ringlane.toml"
-        path.write_text(text, encoding="utf-8")
-        self.proxy = self.spawn("proxy", "ringlane", [self.binary, "run", "--config", path], environment={**os.environ, **(environment or {})})
+        command = self.kind.command(self.directory, settings, offset)
+        self.proxy = self.spawn("proxy", self.kind.name, command, environment={**os.environ, **(environment or {})})
         deadline = time.monotonic() + 10
         while True:
             try:
-                return self.status()
+                self.network.call("client", lambda: socket.create_connection((PROXY, PORT), timeout=2).close())
+                self.kind.state(self)
+                return
             except OSError as error:
                 if self.proxy.poll() is not None or time.monotonic() > deadline:
-                    log = (self.directory / "ringlane.log").read_text(errors="replace")
-                    raise Failure(f"the proxy does not answer: {error}\n{log}") from error
+                    raise Failure(f"the proxy does not answer: {error}\n{self.log()}") from error
                 time.sleep(0.02)
 
-    def status(self):
-        """The status page."""
+    def page(self, path):
+        """A page of the proxy's admin listener."""
 
         def ask():
-            with urllib.request.urlopen(f"http://{PROXY}:{ADMIN_PORT}/lb/status", timeout=2) as page:
-                return json.load(page)
+            with urllib.request.urlopen(f"http://{PROXY}:{ADMIN_PORT}{path}", timeout=2) as page:
+                return page.read().decode()
 
         return self.network.call("proxy", ask)
 
+    def status(self):
+        """Ringlane's status page."""
+        return json.loads(self.page("/lb/status"))
+
     def log(self):
         """The proxy's log."""
-        return (self.directory / "ringlane.log").read_text(errors="replace")
-
-
-def states(status):
-    """The servers' states by name."""
-    return {server["name"]: server["state"] for server in status["upstreams"][0]["servers"]}
+        return (self.directory / f"{self.kind.name}.log").read_text(errors="replace")
 
 
 def run_loop(coroutine):

@@ -26,6 +26,7 @@ class Origin:
         self.mode, self.number = "ok", 0
         self.served = {}
         self.writers = set()
+        self.working = set()
         self.server = None
         self.noise = random.Random(name)
 
@@ -46,7 +47,7 @@ class Origin:
         """One command; what it answers."""
         word, *rest = line.split()
         if word == "count":
-            return json.dumps({"served": self.served, "connections": len(self.writers)})
+            return json.dumps({"served": self.served, "busy": sum(not gone(reader) for reader in self.working)})
         self.mode, self.number = rest[0], int(rest[1]) if len(rest) > 1 else 0
         if self.mode == "refuse":
             await self.refuse()
@@ -73,6 +74,14 @@ class Origin:
         line, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = line.split(" ")
         fields = dict(field.lower().split(": ", 1) for field in lines if field)
+        self.working.add(reader)
+        try:
+            return await self.serve(reader, writer, method, target, fields)
+        finally:
+            self.working.discard(reader)
+
+    async def serve(self, reader, writer, method, target, fields):
+        """Reads a request's body and answers, or misbehaves; whether another request may follow."""
         length = await read_body(reader, writer, fields)
         misbehave = getattr(self, f"do_{self.mode}", None)
         if misbehave is not None:
@@ -136,6 +145,11 @@ class Origin:
         """Answers with noise."""
         writer.write(self.noise.randbytes(200))
         return False
+
+
+def gone(reader):
+    """Whether the proxy has closed or reset its connection."""
+    return reader.at_eof() or reader.exception() is not None
 
 
 async def reset(writer):
