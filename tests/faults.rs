@@ -2,10 +2,16 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::Value;
 use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode};
 
-in_each_mode!(panic_in_a_connection, death_of_a_shard,);
+in_each_mode!(
+    panic_in_a_connection,
+    death_of_a_shard,
+    backlog_of_a_dead_shard,
+);
 
 fn start(mode: Mode) -> (Proxy, Served) {
     let served = Origin::serve_text("fine");
@@ -71,4 +77,49 @@ fn death_of_a_shard(mode: Mode) {
         proxy.log().iter().any(|line| line.contains("shard died")),
         "said in the log"
     );
+}
+
+/// Clients whom the kernel had let in and the shard had not: they are served when it is back.
+fn backlog_of_a_dead_shard(mode: Mode) {
+    if matches!(mode, Mode::Epoll) {
+        // There an accept task takes all that waits before the sweeper has its turn.
+        return;
+    }
+    let (proxy, _served) = start(mode);
+    // The sweeper's next tick kills the shard. Where that comes before the process is stopped, the attempt does not count.
+    let answered = (1..=10).find_map(|attempt| {
+        let answered = stopped_before_death(&proxy);
+        eventually("the shard is started again", || {
+            status(&proxy)["shard_restarts"] == attempt
+        });
+        answered
+    });
+    // Those that it accepts as it dies are lost with it.
+    let answered = answered.expect("the process is stopped in time");
+    assert!(answered > CLIENTS / 2, "{answered} of {CLIENTS}");
+}
+
+const CLIENTS: usize = 40;
+
+/// Fills the backlog of a shard that is about to die; how many of these clients are answered.
+fn stopped_before_death(proxy: &Proxy) -> Option<usize> {
+    let mut wire = proxy.connect();
+    wire.send("GET /fault/shard HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    let alive = answered(&mut wire);
+    proxy.signal("STOP");
+    let mut clients: Vec<Wire> = (0..CLIENTS)
+        .map_while(|_| Wire::connect_to(&proxy.addresses[0].into()).ok())
+        .collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    }
+    // When the process goes on, the tick is overdue and comes before most of the clients are accepted.
+    std::thread::sleep(Duration::from_millis(300));
+    proxy.signal("CONT");
+    let answered = clients.iter_mut().map(answered).filter(|one| *one).count();
+    (alive && clients.len() == CLIENTS).then_some(answered)
+}
+
+fn answered(wire: &mut Wire) -> bool {
+    wire.read_to_end().0.starts_with(b"HTTP/1.1 200 ")
 }

@@ -12,7 +12,7 @@ use crate::exchange::lane::Lane;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
 use crate::net::fence::{self, End};
-use crate::net::listener::{Listener, is_closed, is_exhaustion, is_one_clients};
+use crate::net::listener::{Listener, Waiting, is_closed, is_exhaustion, is_one_clients};
 use crate::net::socket::Socket;
 use crate::telemetry::clients::Places;
 use crate::telemetry::counters::AllCounters;
@@ -31,6 +31,13 @@ pub async fn run(lane: Rc<Lane>, listener: Rc<Listener>, all: AllCounters) {
             Err(error) if lane.deadlines.draining() || is_closed(&error) => return,
             Err(error) => failed(&lane, &error).await,
         }
+    }
+}
+
+/// Takes in clients that a shard left waiting when it died.
+pub fn resume(lane: &Rc<Lane>, waiting: Vec<Waiting>, all: &AllCounters) {
+    for (socket, peer) in waiting.into_iter().filter_map(|client| client.admit().ok()) {
+        admit(lane, socket, peer, all);
     }
 }
 

@@ -146,15 +146,7 @@ impl Listener {
 
     /// Takes a connection that is already waiting.
     pub fn try_accept(&self) -> io::Result<(Socket, SocketAddr)> {
-        // With it the accepts that wait on the ring are not touched, but this one does not block.
-        let listener = self.as_fd();
-        SockRef::from(&listener).set_nonblocking(true)?;
-        let (socket, peer) = SockRef::from(&listener).accept()?;
-        let peer = peer
-            .as_socket()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // Sockets taken by accept(2) do not inherit O_NONBLOCK; the epoll driver's own are non-blocking, and so is every call on ours.
-        Ok((Socket::new(socket.into())?, peer))
+        Waiting::accept(self.as_fd())?.admit()
     }
 
     /// Has the kernel drop connection attempts that are new to it, while those whose handshake has begun still end up in the backlog. The
@@ -182,11 +174,62 @@ impl AsRawFd for Listener {
     }
 }
 
+/// A client that the kernel has let in and no shard has taken yet.
+#[derive(Debug)]
+pub struct Waiting {
+    socket: OwnedFd,
+    peer: SocketAddr,
+}
+
+impl Waiting {
+    /// The next one of a listener's backlog, without waiting.
+    fn accept(listener: BorrowedFd<'_>) -> io::Result<Self> {
+        // With it the accepts that wait on the ring are not touched, but this one does not block.
+        SockRef::from(&listener).set_nonblocking(true)?;
+        let (socket, peer) = SockRef::from(&listener).accept()?;
+        let peer = peer
+            .as_socket()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(Self {
+            socket: socket.into(),
+            peer,
+        })
+    }
+
+    /// Takes it onto the calling thread's runtime.
+    pub fn admit(self) -> io::Result<(Socket, SocketAddr)> {
+        // Sockets taken by accept(2) do not inherit O_NONBLOCK; the epoll driver's own are non-blocking, and so is every call on ours.
+        Ok((Socket::new(self.socket)?, self.peer))
+    }
+}
+
+/// Ends a listener of a shard that has died. Closing resets what its backlog holds, so the clients there are taken out first. Those in
+/// the middle of their handshake are lost.
+pub fn salvage(fd: RawFd) -> Vec<Waiting> {
+    let fd = orphan(fd);
+    // Else a crowd that comes without end would be taken in without end; an error costs those that come meanwhile.
+    let _ = SockRef::from(&fd).attach_filter(&DROP_SYN);
+    let mut waiting = Vec::new();
+    loop {
+        match Waiting::accept(fd.as_fd()) {
+            Ok(client) => waiting.push(client),
+            Err(error) if is_one_clients(&error) => {}
+            Err(_) => break,
+        }
+    }
+    shutdown(fd.as_fd());
+    waiting
+}
+
 /// Ends a socket of a shard that has died and whose runtime can no longer close it: shuts it down, then closes it.
 pub fn abandon(fd: RawFd) {
+    shutdown(orphan(fd).as_fd());
+}
+
+/// Takes over a descriptor of a shard that has died.
+fn orphan(fd: RawFd) -> OwnedFd {
     // SAFETY: the owner was leaked with its runtime and never runs again, so nobody else closes this number.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    shutdown(fd.as_fd());
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn shutdown(fd: BorrowedFd<'_>) {

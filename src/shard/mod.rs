@@ -20,7 +20,7 @@ use crate::exchange::gate::Gate;
 use crate::exchange::lane::Lane;
 use crate::exchange::rate::Buckets;
 use crate::net::fence::{self, End};
-use crate::net::listener::{self, Listener};
+use crate::net::listener::{self, Listener, Waiting};
 use crate::net::ring::Driver;
 use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
@@ -91,7 +91,8 @@ pub fn spawn(
 /// Runs the shard, and starts it again each time that it dies.
 fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
     let mut opened = Ok(listeners);
-    while let Err(why) = opened.and_then(|listeners| run(common, seat, listeners)) {
+    let mut waiting = Vec::new();
+    while let Err(why) = opened.and_then(|listeners| run(common, seat, listeners, &mut waiting)) {
         tracing::error!(
             shard = seat.id,
             error = why,
@@ -103,8 +104,14 @@ fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
     }
 }
 
-/// Runs the shard until it has drained. An error says why it died.
-fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<(), String> {
+/// Runs the shard until it has drained, beginning with the clients of `waiting`. An error says why it died; then `waiting` has the
+/// clients that it had not accepted.
+fn run(
+    common: &Arc<Common>,
+    seat: Seat,
+    listeners: Vec<TcpListener>,
+    waiting: &mut Vec<Waiting>,
+) -> Result<(), String> {
     let counters = &common.counters[seat.id];
     counters.begin(process::thread_id(), seat.cpu);
     let access_log = common
@@ -129,7 +136,7 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
     lane.placement.clone_from(&common.placement);
     let lane = Rc::new(lane);
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
-    let serving = serve(common, &lane, listeners);
+    let serving = serve(common, &lane, listeners, std::mem::take(waiting));
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
             let builder = RuntimeBuilder::<IoUringDriver>::new()
@@ -141,7 +148,8 @@ fn run(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) -> Result<
     };
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
-        for fd in descriptors.into_iter().chain(lane.deadlines.descriptors()) {
+        waiting.extend(descriptors.into_iter().flat_map(listener::salvage));
+        for fd in lane.deadlines.descriptors() {
             listener::abandon(fd);
         }
         std::mem::forget(lane);
@@ -176,7 +184,9 @@ async fn serve(
     common: &Arc<Common>,
     lane: &Rc<Lane>,
     listeners: Vec<TcpListener>,
+    waiting: Vec<Waiting>,
 ) -> io::Result<()> {
+    accept::resume(lane, waiting, &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
     let mut opened = Vec::with_capacity(listeners.len());
     for listener in listeners {
