@@ -10,9 +10,8 @@ use std::rc::Rc;
 
 use monoio::net::TcpStream;
 
-use crate::config::Tcp;
 use crate::net::buffer::BufferPool;
-use crate::net::connect::{self, Address};
+use crate::net::connect::{self, Address, Options};
 use crate::net::socket::Socket;
 use crate::runtime;
 
@@ -55,8 +54,7 @@ pub fn spawn(
 async fn relay(client: TcpStream, server: SocketAddr, buffers: Rc<BufferPool>) {
     let client = Rc::new(Socket::from_stream(client));
     // A server that refuses: dropping the client's connection is all that a relay can say.
-    let Ok(server) = connect::connect(&Address::Socket(server), &Tcp::default(), false).await
-    else {
+    let Ok(server) = connect::connect(&Address::Socket(server), &Options::default()).await else {
         return;
     };
     let server = Rc::new(server);

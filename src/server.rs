@@ -19,7 +19,7 @@ use crate::config::{Config, Shards};
 use crate::net::listener;
 use crate::net::privileges::{self, Identity};
 use crate::net::ring::{self, Driver};
-use crate::net::{affinity, option, process};
+use crate::net::{affinity, option, process, source};
 use crate::shard::{self, Common, Seat};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::view::{IoReport, View};
@@ -312,7 +312,12 @@ fn open(config: &Config, shards: usize) -> Result<Opened, StartError> {
 fn try_options(config: &Config) -> Result<(), StartError> {
     config.upstreams.iter().try_for_each(|upstream| {
         let name = &upstream.name;
-        option::try_tcp(&upstream.tcp).map_err(|error| failed(format!("upstream {name}"), error))
+        option::try_tcp(&upstream.tcp).map_err(|error| failed(format!("upstream {name}"), error))?;
+        upstream.sources.iter().try_for_each(|address| {
+            source::try_source(*address).map_err(|error| {
+                StartError(format!("upstream {name}: source {address} cannot be bound: {error}; it must be an address of this machine (ip addr)"))
+            })
+        })
     })
 }
 

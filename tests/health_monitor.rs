@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use ringlane::config::{Check, CheckKind, HttpCheck, Passive};
 use ringlane::health::table::Entry;
 use ringlane::health::{Cause, Change, Failure, Group, Locate, Monitor, Reporter, State, Target};
-use ringlane::net::connect::Address;
+use ringlane::net::connect::{Address, Options};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -150,6 +150,7 @@ fn targets(servers: Vec<Locate>) -> Vec<Target> {
     let target = |locate| Target {
         locate,
         host: HeaderValue::from_static("localhost"),
+        connecting: Options::default(),
     };
     servers.into_iter().map(target).collect()
 }

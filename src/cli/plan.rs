@@ -187,6 +187,10 @@ fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     row(f, "  host", &host(upstream))?;
     row(f, "  timeouts", &upstream_timeouts(upstream))?;
     row(f, "  pool", &pool(upstream))?;
+    if !upstream.sources.is_empty() {
+        let sources = upstream.sources.iter().map(ToString::to_string);
+        row(f, "  source", &sources.collect::<Vec<_>>().join(", "))?;
+    }
     let fast_open = upstream.fast_open.then(|| "fast open".to_owned());
     let sockets = tcp(&upstream.tcp, fast_open);
     if !sockets.is_empty() {

@@ -396,6 +396,11 @@ static UPSTREAM: Section = Section {
         timeout("connect_timeout", seconds(3)),
         timeout("response_header_timeout", seconds(60)),
         timeout("response_body_timeout", seconds(60)),
+        Key::new(
+            "source",
+            Kind::Texts("a list of IP addresses such as \"10.0.0.1\""),
+        )
+        .default(Value::Nothing),
         flag("fast_open", false),
         BUSY_POLL_US,
         RECV_BUFFER,

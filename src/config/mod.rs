@@ -16,6 +16,7 @@ mod policy;
 mod reader;
 mod route;
 mod secrecy;
+mod source;
 mod statuses;
 mod sticky;
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod units;
 mod upstream;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -465,6 +466,8 @@ pub struct Upstream {
     pub response_header_timeout: Duration,
     /// Between two reads of a response body.
     pub response_body_timeout: Duration,
+    /// Local addresses that connections come from, in turn; empty leaves the choice to the kernel.
+    pub sources: Vec<IpAddr>,
     /// `TCP_FASTOPEN_CONNECT`.
     pub fast_open: bool,
     /// Options of its sockets.

@@ -271,6 +271,34 @@ fn mistakes_in_lists() {
 }
 
 #[test]
+fn mistakes_in_sources() {
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "source = [\"10.0.0.1:0\"]",
+            &["error 7: `10.0.0.1:0` is not an IP address"],
+        ),
+        (
+            "source = [\"10.0.0.1\", \"10.0.0.1\"]",
+            &["error 7: `10.0.0.1` is a source already, see line 7"],
+        ),
+        (
+            "source = [\"10.0.0.1\", \"::1\"]",
+            &["error 7: source `::1` never acts"],
+        ),
+        (
+            "source = [\"::1\"]",
+            &[
+                "error 7: no source is of the address family of server",
+                "error 7: source `::1` never acts",
+            ],
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_complaints(&format!("{REST}{lines}\n"), expected);
+    }
+}
+
+#[test]
 fn mistakes_in_retries_and_queues() {
     let cases: [(&str, &[&str]); 5] = [
         (

@@ -6,7 +6,7 @@ use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
 use super::{
     HostPolicy, Pool, Server, ServerAddress, Statuses, Upstream, WhenNoneHealthy, address, health,
-    listen, policy, sticky,
+    listen, policy, source, sticky,
 };
 
 const NAME_BYTES_MAX: usize = 64;
@@ -89,6 +89,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
         connect_timeout: table.duration("connect_timeout"),
         response_header_timeout: table.duration("response_header_timeout"),
         response_body_timeout: table.duration("response_body_timeout"),
+        sources: source::sources(table, complaints),
         fast_open: table.flag("fast_open"),
         tcp: listen::tcp(table),
     };
@@ -105,6 +106,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
             }
         }
     }
+    source::check(table, &upstream, complaints);
     check_retries(table, &upstream, complaints);
     check_queue(table, &upstream, complaints);
     let named = upstream

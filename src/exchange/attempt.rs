@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::balance::NoServer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::net::listener::is_exhaustion;
+use crate::net::source::is_out_of_ports;
 use crate::telemetry::counters::{FailureKind, RetryKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
@@ -327,15 +329,10 @@ async fn connect(
             Ok(connection)
         }
         Ok(Err(error)) => {
-            let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
             tracing::debug!(upstream = %group.name, server = %server.name, %error, "cannot connect");
-            let kind = if refused {
-                FailureKind::ConnectRefused
-            } else {
-                FailureKind::ConnectError
-            };
-            // That we are out of descriptors or memory says nothing about the server.
-            if !is_exhaustion(&error) {
+            let kind = connect_failure(&error);
+            // That we are out of something says nothing about the server.
+            if !matches!(kind, FailureKind::NoPort | FailureKind::Shortage) {
                 group.failed(index, kind);
             }
             Err(Failure::Connect(kind))
@@ -344,6 +341,15 @@ async fn connect(
             group.failed(index, FailureKind::ConnectTimeout);
             Err(Failure::Connect(FailureKind::ConnectTimeout))
         }
+    }
+}
+
+fn connect_failure(error: &io::Error) -> FailureKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => FailureKind::ConnectRefused,
+        _ if is_out_of_ports(error) => FailureKind::NoPort,
+        _ if is_exhaustion(error) => FailureKind::Shortage,
+        _ => FailureKind::ConnectError,
     }
 }
 

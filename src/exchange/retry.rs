@@ -96,6 +96,8 @@ impl Fault {
             Self::Answer(Failure::Connect(FailureKind::ConnectTimeout)) => {
                 Answer::new(504, "upstream cannot be reached in time")
             }
+            Self::Answer(Failure::Connect(FailureKind::NoPort)) => NO_PORT,
+            Self::Answer(Failure::Connect(FailureKind::Shortage)) => SHORTAGE,
             Self::Answer(Failure::Connect(_)) => UNREACHABLE,
             Self::Answer(Failure::Server(FailureKind::ResponseTimeout))
             | Self::Upload {
@@ -163,6 +165,18 @@ impl Course {
 
 const UNREACHABLE: Answer = Answer::new(502, "upstream cannot be reached");
 const RETRY_AFTER: Option<(&str, &str)> = Some(("Retry-After", "1"));
+
+const NO_PORT: Answer = Answer {
+    field: RETRY_AFTER,
+    ..Answer::new(503, "no local port is free to connect to the upstream")
+};
+const SHORTAGE: Answer = Answer {
+    field: RETRY_AFTER,
+    ..Answer::new(
+        503,
+        "no descriptor or memory is left to connect to the upstream",
+    )
+};
 
 /// The answer to a request that waited for a server in vain.
 pub(super) const OVERDUE: Answer = Answer {

@@ -22,7 +22,7 @@ pub use passive::{Failure, Reporter};
 pub use steer::{Helm, Order, Steer};
 
 use crate::config::{Check, Passive};
-use crate::net::connect::Address;
+use crate::net::connect::{Address, Options};
 
 /// Health of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,8 @@ pub struct Target {
     pub locate: Locate,
     /// The Host field of its probes, where the check does not say another.
     pub host: HeaderValue,
+    /// How probes connect.
+    pub connecting: Options,
 }
 
 /// The servers of one upstream. Servers are numbered over all groups, in order: that is their place in the table.

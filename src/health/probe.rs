@@ -6,13 +6,14 @@ use std::time::Instant as Clock;
 
 use http::{HeaderValue, Method, header};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
-use monoio::net::{TcpStream, UnixStream};
+use monoio::net::UnixStream;
 use monoio::time::{Instant, timeout_at};
 
 use super::{Cause, Target};
 use crate::config::{Check, CheckKind, HttpCheck};
-use crate::net::connect::Address;
+use crate::net::connect::{Address, connect_stream};
 use crate::net::listener::is_exhaustion;
+use crate::net::source::is_out_of_ports;
 
 /// Bytes of a response head that are read.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -31,14 +32,15 @@ pub(super) struct Outcome {
     pub(super) took_us: u32,
 }
 
-/// Probes a server once, within the check's timeout. An error is ours (no file descriptor, no memory) and says nothing
+/// Probes a server once, within the check's timeout. An error is ours (no file descriptor, no memory, no port) and says nothing
 /// about the server.
 pub(super) async fn probe(target: &Target, check: &Check) -> io::Result<Outcome> {
     let (started, deadline) = (Clock::now(), Instant::now() + check.timeout);
     let result = match (target.locate)().map(|address| with_port(address, check.port)) {
         None => Err(Cause::NoAddress),
-        Some(Address::Socket(address)) => {
-            match connected(deadline, TcpStream::connect_addr(address)).await? {
+        Some(address @ Address::Socket(_)) => {
+            let connect = connect_stream(&address, &target.connecting);
+            match connected(deadline, connect).await? {
                 Ok(stream) => ask(stream, &check.kind, &target.host, deadline).await,
                 Err(cause) => Err(cause),
             }
@@ -72,8 +74,7 @@ async fn connected<S>(
     match timeout_at(deadline, connect).await {
         Err(_) => Ok(Err(Cause::Timeout)),
         Ok(Ok(stream)) => Ok(Ok(stream)),
-        // No free local port is not among these: ports are used up towards one server, and requests to it fail as well.
-        Ok(Err(error)) if is_exhaustion(&error) => Err(error),
+        Ok(Err(error)) if is_exhaustion(&error) || is_out_of_ports(&error) => Err(error),
         Ok(Err(_)) => Ok(Err(Cause::Connect)),
     }
 }

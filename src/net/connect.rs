@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use monoio::net::TcpStream;
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use super::option::{set_fast_open_connect, set_tcp};
 use super::socket::Socket;
+use super::source::{self, Sources};
 use crate::config::Tcp;
 
 /// Where to connect.
@@ -20,24 +22,23 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// How connections to an upstream's servers are made.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Options of the socket.
+    pub tcp: Tcp,
+    /// `TCP_FASTOPEN_CONNECT`.
+    pub fast_open: bool,
+    /// Where they come from.
+    pub sources: Sources,
+}
+
 /// Connects without blocking. May be dropped at any time.
-pub async fn connect(address: &Address, tcp: &Tcp, fast_open: bool) -> io::Result<Socket> {
-    let (socket, address) = match address {
-        Address::Socket(address) => (
-            tcp_socket(*address, tcp, fast_open)?,
-            SockAddr::from(*address),
-        ),
-        Address::Unix(path) => (
-            RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
-            SockAddr::unix(path)?,
-        ),
+pub async fn connect(address: &Address, options: &Options) -> io::Result<Socket> {
+    let socket = match begin(address, options)? {
+        Begun::Connected(socket) => return Socket::new(socket.into()),
+        Begun::Pending(socket) => Socket::new(socket.into())?,
     };
-    match socket.connect(&address) {
-        Ok(()) => return Socket::new(socket.into()),
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    let socket = Socket::new(socket.into())?;
     socket.writable().await?;
     match SockRef::from(&socket.as_fd()).take_error()? {
         None => Ok(socket),
@@ -45,7 +46,48 @@ pub async fn connect(address: &Address, tcp: &Tcp, fast_open: bool) -> io::Resul
     }
 }
 
-fn tcp_socket(address: SocketAddr, tcp: &Tcp, fast_open: bool) -> io::Result<RawSocket> {
+/// Like [`connect`], for the epoll driver alone: gives a stream of the runtime. That a server refuses shows as `NotConnected`.
+pub async fn connect_stream(address: &Address, options: &Options) -> io::Result<TcpStream> {
+    let (Begun::Connected(socket) | Begun::Pending(socket)) = begin(address, options)?;
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable(false).await?;
+    stream.peer_addr()?;
+    Ok(stream)
+}
+
+enum Begun {
+    Connected(RawSocket),
+    Pending(RawSocket),
+}
+
+fn begin(address: &Address, options: &Options) -> io::Result<Begun> {
+    match address {
+        Address::Socket(address) => options.sources.in_turn(*address, |source| {
+            let socket = tcp_socket(*address, options)?;
+            if let Some(source) = source {
+                source::bind(&socket, source)?;
+            }
+            begin_on(socket, &SockAddr::from(*address))
+        }),
+        Address::Unix(path) => begin_on(
+            RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
+            &SockAddr::unix(path)?,
+        ),
+    }
+}
+
+fn begin_on(socket: RawSocket, address: &SockAddr) -> io::Result<Begun> {
+    match socket.connect(address) {
+        Ok(()) => Ok(Begun::Connected(socket)),
+        // After an interrupted call the connection goes on being made (connect(2)).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            Ok(Begun::Pending(socket))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<RawSocket> {
     let socket = RawSocket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
@@ -53,8 +95,8 @@ fn tcp_socket(address: SocketAddr, tcp: &Tcp, fast_open: bool) -> io::Result<Raw
     )?;
     socket.set_tcp_nodelay(true)?;
     let option = |error: super::option::OptionError| error.error;
-    set_tcp(socket.as_fd(), tcp).map_err(option)?;
-    if fast_open {
+    set_tcp(socket.as_fd(), &options.tcp).map_err(option)?;
+    if options.fast_open {
         set_fast_open_connect(socket.as_fd()).map_err(option)?;
     }
     Ok(socket)

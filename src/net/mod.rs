@@ -13,4 +13,5 @@ pub mod privileges;
 pub mod process;
 pub mod ring;
 pub mod socket;
+pub mod source;
 pub mod timer;

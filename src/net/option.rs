@@ -81,6 +81,14 @@ pub fn set_fast_open_connect(fd: BorrowedFd<'_>) -> Result<(), OptionError> {
     )
 }
 
+/// Leaves the choice of a port to connect(2) when the socket is bound to an address alone (`IP_BIND_ADDRESS_NO_PORT`; both families).
+pub fn set_bind_address_no_port(fd: BorrowedFd<'_>) -> Result<(), OptionError> {
+    named(
+        "source",
+        set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1),
+    )
+}
+
 fn set_int(
     fd: BorrowedFd<'_>,
     level: libc::c_int,

@@ -8,6 +8,8 @@ use http::HeaderValue;
 use crate::config::Config;
 use crate::health::overview::{History, Overview};
 use crate::health::{Change, Group, Locate, Monitor, State, Steer, Target};
+use crate::net::connect::Options;
+use crate::net::source::Sources;
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
 
@@ -71,6 +73,10 @@ fn groups(config: &Config, places: &Places) -> Vec<Group> {
                 locate: locate(places, id),
                 host: HeaderValue::try_from(server.address.host_field())
                     .unwrap_or(HeaderValue::from_static("localhost")),
+                connecting: Options {
+                    sources: Sources::new(&upstream.sources),
+                    ..Options::default()
+                },
             })
             .collect(),
         check: upstream.health.clone(),

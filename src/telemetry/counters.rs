@@ -109,8 +109,12 @@ kinds! {
     FailureKind {
         /// Nobody listens there.
         ConnectRefused = "connect_refused",
-        /// The connection failed in another way: no route, no free port, name not resolved.
+        /// The connection failed in another way: no route, name not resolved.
         ConnectError = "connect_error",
+        /// No local port was free towards it, or its source addresses are gone; not the server's doing.
+        NoPort = "no_port",
+        /// Our descriptors or memory ran out; not the server's doing.
+        Shortage = "shortage",
         /// The connection was not established in time.
         ConnectTimeout = "connect_timeout",
         /// The server closed or reset the connection before a response head was complete.
@@ -492,7 +496,7 @@ mod tests {
         );
         assert_eq!(
             shard.servers[0].failures.each_ref().map(Counter::get),
-            [1, 2, 3, 4, 5, 6, 7]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9]
         );
     }
 

@@ -14,10 +14,11 @@ use super::resolve::Places;
 use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
-use crate::config::{HashKey, HostPolicy, Policy, Statuses, Tcp, Upstream, WhenNoneHealthy};
+use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHealthy};
 use crate::health::{Failure, Order};
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
+use crate::net::source::Sources;
 use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
 
 /// One server of an upstream.
@@ -77,8 +78,7 @@ pub struct Group {
     learning_since: Option<Instant>,
     /// What a server is taken to have needed that could not be connected to, or did not answer.
     failed_after: (Duration, Duration),
-    tcp: Tcp,
-    fast_open: bool,
+    connecting: connect::Options,
 }
 
 /// What a request's key is made from.
@@ -140,8 +140,11 @@ impl Group {
             load: InFlight::new(&upstream.servers, first_id, counters),
             learning_since: (upstream.policy == Policy::LeastLatency).then(Instant::now),
             failed_after: (upstream.connect_timeout, upstream.response_header_timeout),
-            tcp: upstream.tcp.clone(),
-            fast_open: upstream.fast_open,
+            connecting: connect::Options {
+                tcp: upstream.tcp.clone(),
+                fast_open: upstream.fast_open,
+                sources: Sources::new(&upstream.sources),
+            },
         }
     }
 
@@ -284,23 +287,22 @@ impl Group {
     pub async fn connect(&self, server: usize, now: u32) -> io::Result<Connection> {
         let server = &self.servers[server];
         let Some(address) = server.place() else {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrNotAvailable,
-                "the host name is not resolved",
-            ));
+            return Err(io::Error::other("the host name is not resolved"));
         };
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
-        let socket = connect::connect(&address, &self.tcp, self.fast_open).await?;
+        let socket = connect::connect(&address, &self.connecting).await?;
         Ok(Connection::new(socket, now, open))
     }
 }
 
 fn failure(kind: FailureKind) -> Failure {
     match kind {
-        FailureKind::ConnectRefused | FailureKind::ConnectError | FailureKind::ConnectTimeout => {
-            Failure::Connect
-        }
+        FailureKind::ConnectRefused
+        | FailureKind::ConnectError
+        | FailureKind::ConnectTimeout
+        | FailureKind::NoPort
+        | FailureKind::Shortage => Failure::Connect,
         FailureKind::Closed | FailureKind::Truncated => Failure::Reset,
         FailureKind::ResponseTimeout => Failure::Timeout,
         FailureKind::BadResponse => Failure::Invalid,
