@@ -19,7 +19,7 @@ use crate::config::{Config, Shards};
 use crate::net::listener;
 use crate::net::privileges::{self, Identity};
 use crate::net::ring::{self, Driver};
-use crate::net::{affinity, option, process, source};
+use crate::net::{affinity, descriptors, option, process, source};
 use crate::shard::{self, Common, Seat};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::view::{IoReport, View};
@@ -399,7 +399,7 @@ const DESCRIPTORS_OF_A_SHARD: u64 = 16;
 /// Raises the limit, and warns when not even the configured connections fit in it.
 fn raise_descriptor_limit(config: &Config, shards: usize) {
     let wanted = descriptors_wanted(config, shards);
-    match process::raise_descriptor_limit() {
+    match descriptors::raise_limit() {
         Ok(limit) if limit < wanted => {
             tracing::warn!(
                 limit,

@@ -21,7 +21,7 @@ use crate::telemetry::view::View;
 /// Name, help and value of a family.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const SHARD_COUNTERS: [Row<ShardCounters>; 17] = [
+const SHARD_COUNTERS: [Row<ShardCounters>; 18] = [
     (
         "ringlane_accepted_connections_total",
         "Client connections accepted.",
@@ -36,6 +36,11 @@ const SHARD_COUNTERS: [Row<ShardCounters>; 17] = [
         "ringlane_refused_clients_total",
         "Client connections refused because their address had too many.",
         |shard| shard.refused_clients.get(),
+    ),
+    (
+        "ringlane_refused_descriptors_total",
+        "Client connections refused because few descriptors were left.",
+        |shard| shard.refused_descriptors.get(),
     ),
     (
         "ringlane_rate_limited_requests_total",

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use crate::exchange::client::Client;
 use crate::exchange::lane::Lane;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
+use crate::net::descriptors::{self, is_exhaustion};
 use crate::net::fence::{self, End};
-use crate::net::listener::{Listener, Waiting, is_closed, is_exhaustion, is_one_clients};
+use crate::net::listener::{Listener, Waiting, is_closed, is_one_clients};
 use crate::net::socket::Socket;
 use crate::telemetry::clients::Places;
 use crate::telemetry::counters::AllCounters;
@@ -119,6 +121,15 @@ fn admit(lane: &Rc<Lane>, socket: Socket, peer: SocketAddr, all: &AllCounters) {
             all.iter().map(|shard| shard.connections.get()).sum::<u64>() >= max as u64
         });
     if over {
+        return refuse(lane, &socket, FULL);
+    }
+    if descriptors::is_kept(socket.as_raw_fd()) {
+        if lane.counters.refused_descriptors.get() == 0 {
+            tracing::warn!(
+                "descriptors run out; refusing clients, raise the limit of open files or lower `connections`"
+            );
+        }
+        lane.counters.refused_descriptors.inc();
         return refuse(lane, &socket, FULL);
     }
     let places = lane.placement.as_ref().map(|all| all.of(peer.ip()));

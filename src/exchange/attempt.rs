@@ -22,7 +22,7 @@ use super::upload::UploadError;
 use crate::balance::NoServer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
-use crate::net::listener::is_exhaustion;
+use crate::net::descriptors::is_exhaustion;
 use crate::net::source::is_out_of_ports;
 use crate::telemetry::counters::{FailureKind, RetryKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};

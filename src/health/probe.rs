@@ -12,7 +12,7 @@ use monoio::time::{Instant, timeout_at};
 use super::{Cause, Target};
 use crate::config::{Check, CheckKind, HttpCheck};
 use crate::net::connect::{Address, connect_stream};
-use crate::net::listener::is_exhaustion;
+use crate::net::descriptors::is_exhaustion;
 use crate::net::source::is_out_of_ports;
 
 /// Bytes of a response head that are read.

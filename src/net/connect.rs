@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use monoio::net::TcpStream;
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
+use super::descriptors;
 use super::option::{set_fast_open_connect, set_tcp};
 use super::socket::Socket;
 use super::source::{self, Sources};
@@ -31,6 +32,8 @@ pub struct Options {
     pub fast_open: bool,
     /// Where they come from.
     pub sources: Sources,
+    /// They may take the last descriptors, which are kept for such as these.
+    pub takes_last: bool,
 }
 
 /// Connects without blocking. May be dropped at any time.
@@ -69,10 +72,7 @@ fn begin(address: &Address, options: &Options) -> io::Result<Begun> {
             }
             begin_on(socket, &SockAddr::from(*address))
         }),
-        Address::Unix(path) => begin_on(
-            RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
-            &SockAddr::unix(path)?,
-        ),
+        Address::Unix(path) => begin_on(socket(Domain::UNIX, options)?, &SockAddr::unix(path)?),
     }
 }
 
@@ -87,12 +87,16 @@ fn begin_on(socket: RawSocket, address: &SockAddr) -> io::Result<Begun> {
     }
 }
 
+fn socket(domain: Domain, options: &Options) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    if descriptors::is_kept(socket.as_raw_fd()) && !options.takes_last {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    Ok(socket)
+}
+
 fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        None,
-    )?;
+    let socket = socket(Domain::for_address(address), options)?;
     socket.set_tcp_nodelay(true)?;
     let option = |error: super::option::OptionError| error.error;
     set_tcp(socket.as_fd(), &options.tcp).map_err(option)?;

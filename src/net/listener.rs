@@ -237,14 +237,6 @@ fn shutdown(fd: BorrowedFd<'_>) {
     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
 }
 
-/// Whether accepting failed for want of something that others will give back: wait and try again (accept(2)).
-pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
-}
-
 /// Whether accepting failed because that one client is gone, and the next may be there (accept(2)).
 pub fn is_one_clients(error: &io::Error) -> bool {
     matches!(

@@ -6,6 +6,7 @@ pub mod affinity;
 pub mod buffer;
 pub mod connect;
 pub mod deadline;
+pub mod descriptors;
 pub mod fence;
 pub mod listener;
 pub mod option;

@@ -1,25 +1,10 @@
 //! Facts about the process and its threads.
 
-use std::io;
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The calling thread's kernel id (gettid(2)).
 pub fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
-}
-
-/// Raises the soft limit of open descriptors to the hard one (getrlimit(2)) and gives what holds then.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    )?;
-    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// Lifts the limit of locked memory, which rings count against on some kernels, where the process may (`CAP_SYS_RESOURCE`).

@@ -75,6 +75,7 @@ fn groups(config: &Config, places: &Places) -> Vec<Group> {
                     .unwrap_or(HeaderValue::from_static("localhost")),
                 connecting: Options {
                     sources: Sources::new(&upstream.sources),
+                    takes_last: true,
                     ..Options::default()
                 },
             })

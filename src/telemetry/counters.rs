@@ -263,6 +263,8 @@ pub struct ShardCounters {
     pub rate_limited: Counter,
     /// Client connections refused because their address had too many; counted among the refused ones too.
     pub refused_clients: Counter,
+    /// Client connections refused because few descriptors were left; counted among the refused ones too.
+    pub refused_descriptors: Counter,
     /// Connections by client address; counted only where `connections_per_client` is set.
     pub clients: Clients,
     /// Turns of the sweeper. One that stands still tells that the shard is stuck.
@@ -306,6 +308,7 @@ impl ShardCounters {
             shed: Counter::default(),
             rate_limited: Counter::default(),
             refused_clients: Counter::default(),
+            refused_descriptors: Counter::default(),
             clients: Clients::default(),
             sweeps: Counter::default(),
             servers: (0..servers).map(|_| ServerCounters::default()).collect(),

@@ -144,6 +144,7 @@ impl Group {
                 tcp: upstream.tcp.clone(),
                 fast_open: upstream.fast_open,
                 sources: Sources::new(&upstream.sources),
+                takes_last: false,
             },
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Config {
     faults: bool,
     /// The user and group that start the proxy.
     starter: Option<(u32, u32)>,
+    /// A program and its arguments that run the proxy.
+    runner: Vec<String>,
 }
 
 impl Config {
@@ -42,6 +44,7 @@ impl Config {
             descriptors: None,
             faults: false,
             starter: None,
+            runner: Vec::new(),
         }
     }
 
@@ -92,6 +95,12 @@ impl Config {
     /// Has another user start the proxy. Only root may ask for that.
     pub(crate) fn started_by(mut self, uid: u32, gid: u32) -> Self {
         self.starter = Some((uid, gid));
+        self
+    }
+
+    /// Has a program run the proxy, in the process that it was started as.
+    pub(crate) fn under(mut self, runner: &[&str]) -> Self {
+        self.runner = runner.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -168,6 +177,11 @@ impl Config {
     fn command(&self, path: &Path) -> Command {
         let binary = env!("CARGO_BIN_EXE_ringlane");
         let mut command = match self.descriptors {
+            None if !self.runner.is_empty() => {
+                let mut command = Command::new(&self.runner[0]);
+                command.args(&self.runner[1..]).arg(binary);
+                command
+            }
             None => self.starter.map_or_else(
                 || Command::new(binary),
                 |(uid, gid)| {
