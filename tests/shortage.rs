@@ -272,3 +272,55 @@ fn survive(mode: Mode, fault: &str) {
     let trace = proxy.stop_and_read(&trace);
     assert!(trace.contains("(INJECTED)"), "{fault} was not provoked");
 }
+
+#[test]
+fn too_few_descriptors_bring_a_warning() {
+    for (limit, connections, warned) in [(256, 100, false), (256, 200, true)] {
+        let proxy = Config::new(Mode::Epoll)
+            .descriptors(limit)
+            .tables(&format!("[limits]\nconnections = {connections}"))
+            .upstream(&["127.0.0.1:9"], "")
+            .start();
+        let log = proxy.log();
+        let warning = log
+            .iter()
+            .find(|line| line.contains("open files are limited"));
+        assert_eq!(warning.is_some(), warned, "{connections}: {log:?}");
+        assert!(
+            warning.is_none_or(|line| line.contains("limit=256 wanted=416")),
+            "{warning:?}"
+        );
+    }
+}
+
+#[test]
+fn falling_back_to_epoll_brings_a_warning() {
+    let test = "falling_back_to_epoll_brings_a_warning";
+    if !has_strace(test) {
+        return;
+    }
+    for (errno, cause) in [("EPERM", "forbidden"), ("ENOSYS", "no io_uring")] {
+        let inject = format!("inject=io_uring_setup:error={errno}");
+        let served = Origin::serve_text("fine");
+        let proxy = Config::new(Mode::Uring)
+            .key("io = \"auto\"")
+            .under(&[
+                "strace",
+                "-D",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                &inject,
+            ])
+            .upstream(&[&served.address], "")
+            .start();
+        let log = proxy.log();
+        let said = log.iter().any(|line| {
+            line.contains("WARN") && line.contains("run on epoll") && line.contains(cause)
+        });
+        assert!(said, "{errno}: {log:?}");
+        assert_eq!(proxy.get("/").text(), "fine");
+    }
+}

@@ -113,8 +113,10 @@ impl Config {
             Mode::Uring => "uring",
             Mode::Epoll => "epoll",
         };
-        let mut text = format!("io = \"{io}\"\n");
+        let io = format!("io = \"{io}\"");
+        let mut text = String::new();
         for (key, line) in [
+            ("io", io.as_str()),
             ("shards", "shards = 1"),
             ("pin", "pin = false"),
             ("shutdown_timeout", "shutdown_timeout = \"300ms\""),
