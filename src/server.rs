@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::health::Health;
-use crate::admin::Admin;
+use crate::admin::{Admin, Orders};
 use crate::config::keys::CONNECTIONS_PER_SHARD_DEFAULT;
 use crate::config::{Config, Shards};
 use crate::net::listener;
@@ -105,8 +105,11 @@ impl Server {
         let admin = admin
             .map(|admin| {
                 let overview = health.as_ref().map(|health| Arc::clone(&health.overview));
-                let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
-                Admin::start(admin, token, Arc::clone(&view), overview)
+                let rule = match &config.admin {
+                    Some(admin) if admin.orders => Orders::new(admin.token.clone()),
+                    _ => Orders::Refused,
+                };
+                Admin::start(admin, rule, Arc::clone(&view), overview)
             })
             .transpose();
         let admin =

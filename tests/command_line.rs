@@ -177,7 +177,7 @@ fn a_missing_configuration_exits_2() {
 
 #[test]
 fn warnings_are_printed_and_do_not_refuse() {
-    let text = "admin.address = \"0.0.0.0:9900\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let text = "admin.address = \"0.0.0.0:9900\"\nadmin.orders = false\n[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
     let path = file("warned.toml", text).display().to_string();
     let output = ringlane(&["check", "--config", &path]);
     assert_eq!(output.status.code(), Some(0));

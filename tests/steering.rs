@@ -23,7 +23,8 @@ in_each_mode!(
     the_same_name_in_two_upstreams,
     orders_are_logged_counted_and_remembered,
     only_the_token_gives_orders,
-    without_a_token_there_are_no_orders,
+    on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others,
+    orders_can_be_off,
     the_dead_health_thread_is_started_again,
 );
 
@@ -579,22 +580,86 @@ fn only_the_token_gives_orders(mode: Mode) {
     order(&proxy, "app/a", r#"{"state":"drain"}"#);
 }
 
-fn without_a_token_there_are_no_orders(mode: Mode) {
+fn on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others(mode: Mode) {
+    let served = Origin::serve_text("a");
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(&[&served.address], "")
+        .start();
+    assert_eq!(status(&proxy)["orders"], "open");
+    let admin = proxy.admin.expect("the status page is on");
+    let drain = |host: &str, fields: &str| {
+        let content = r#"{"state":"drain"}"#;
+        let length = content.len();
+        let request = format!(
+            "POST /lb/servers/app/a HTTP/1.1\r\nHost: {host}\r\n{fields}Content-Length: {length}\r\n\r\n{content}"
+        );
+        ask(&proxy, &request).status
+    };
+    let json = "Content-Type: application/json\r\n";
+    let with = |field: &str| format!("{json}{field}\r\n");
+    let own = admin.to_string();
+    let port = admin.port();
+    for (host, fields, expected) in [
+        (&*own, with("Origin: http://evil.example"), 403),
+        (&own, with(&format!("Origin: http://localhost:{port}")), 403),
+        (&own, with("Origin: http://127.0.0.1:1"), 403),
+        (&own, with("Origin: http://127.0.0.1"), 403),
+        (&own, with(&format!("Origin: {own}")), 403),
+        (&own, with("Origin: null"), 403),
+        (&own, with("Origin:"), 403),
+        (&own, with("Sec-Fetch-Site: cross-site"), 403),
+        (&own, with("Sec-Fetch-Site: same-site"), 403),
+        (
+            &own,
+            with(&format!(
+                "Origin: http://{own}\r\nSec-Fetch-Site: cross-site"
+            )),
+            403,
+        ),
+        (
+            &own,
+            with("Sec-Fetch-Site: none\r\nSec-Fetch-Site: none"),
+            400,
+        ),
+        // A name of theirs that resolves to loopback: their page is of the same origin then.
+        (
+            "evil.example",
+            with("Origin: http://evil.example\r\nSec-Fetch-Site: same-origin"),
+            421,
+        ),
+        // What a form of theirs can send.
+        (&own, "Content-Type: text/plain\r\n".to_owned(), 415),
+        (&own, String::new(), 415),
+    ] {
+        assert_eq!(drain(host, &fields), expected, "{host} {fields}");
+    }
+    assert_eq!(server(&proxy, 0)["order"], Value::Null);
+    let page = with(&format!(
+        "Origin: http://{own}\r\nSec-Fetch-Site: same-origin"
+    ));
+    for fields in [json.to_owned(), page] {
+        assert_eq!(drain(&own, &fields), 200, "{fields}");
+        assert_eq!(server(&proxy, 0)["state"], "drained");
+        order(&proxy, "app/a", r#"{"state":"up"}"#);
+    }
+}
+
+fn orders_can_be_off(mode: Mode) {
     let served = Origin::serve_text("a");
     for checks in ["", "[upstream.passive]\n"] {
         let proxy = Config::new(mode)
-            .tables("[admin]\naddress = \"127.0.0.1:0\"")
+            .tables("[admin]\naddress = \"127.0.0.1:0\"\norders = false")
             .upstream(&[&served.address], checks)
             .start();
         let refused = post(&proxy, "app/a", r#"{"state":"down"}"#);
         assert_eq!(refused.status, 403);
         assert!(
-            refused
-                .text()
-                .contains("set token or token_file in [admin]"),
+            refused.text().contains("orders = false in [admin]"),
             "{}",
             refused.text()
         );
+        assert_eq!(status(&proxy)["orders"], "off");
         assert_eq!(proxy.get("/").text(), "a");
         assert_eq!(
             status(&proxy)["health"].is_null(),

@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) authorization: Option<Vec<u8>>,
     pub(super) content_type: Option<String>,
+    /// A browser says that a page of another site asks.
+    pub(super) foreign: bool,
     /// Of a POST only.
     pub(super) content: Vec<u8>,
 }
@@ -177,9 +179,28 @@ fn check(
         path: target.path().into(),
         authorization: single(request, "authorization")?.map(<[u8]>::to_vec),
         content_type: content_type.map(Into::into),
+        foreign: is_foreign(request, target.authority().or(field.as_ref()))?,
         content: Vec::new(),
     };
     Ok((request, framing))
+}
+
+/// Whether the fields that browsers add, and pages cannot, tell of another site: Sec-Fetch-Site (Fetch Metadata), else Origin
+/// (RFC 6454 section 7), which must name the host that is asked. Programs that are no browsers send neither.
+fn is_foreign(
+    request: &httparse::Request<'_, '_>,
+    host: Option<&Authority>,
+) -> Result<bool, Answer> {
+    let site = single(request, "sec-fetch-site")?;
+    let origin = single(request, "origin")?;
+    let own_site = site.is_none_or(|site| site == b"same-origin" || site == b"none");
+    let own_origin = origin.is_none_or(|origin| {
+        let authority = origin
+            .strip_prefix(b"http://")
+            .or_else(|| origin.strip_prefix(b"https://"));
+        host.is_some_and(|host| authority.is_some_and(|own| host.as_str().as_bytes() == own))
+    });
+    Ok(!(own_site && own_origin))
 }
 
 fn values<'h>(

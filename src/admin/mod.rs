@@ -1,8 +1,8 @@
 //! The status listener: what runs here, how it fares.
 //!
 //! It has threads and blocking sockets of its own, so that it answers while every shard is busy. What it shows needs no secret, but
-//! is not for strangers: it listens on loopback unless told otherwise. It changes nothing but what operators order (`servers`), and
-//! that takes a token.
+//! is not for strangers: it listens on loopback unless told otherwise. It changes nothing but what operators order (`servers`); beyond
+//! loopback that takes a token.
 
 mod health;
 mod http;
@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use self::http::{Answer, Request};
 use self::listener::{Limits, Listener};
 use self::sampler::Sampler;
+pub use self::servers::Orders;
 use self::servers::Servers;
 use crate::config;
 use crate::health::overview::Overview;
@@ -49,10 +50,10 @@ impl Admin {
         listener::bind(config.address)
     }
 
-    /// Starts to answer on the socket. Orders must carry the token; without one none are taken.
+    /// Starts to answer on the socket.
     pub fn start(
         socket: TcpListener,
-        token: Option<config::Token>,
+        orders: Orders,
         view: Arc<View>,
         health: Option<Arc<Overview>>,
     ) -> io::Result<Self> {
@@ -64,11 +65,11 @@ impl Admin {
                 let servers = Servers {
                     sampler: &sampler,
                     overview,
-                    token: token.as_ref(),
+                    orders: &orders,
                 };
                 servers.answer(request)
             } else {
-                answer(request, &sampler, overview)
+                answer(request, &sampler, overview, &orders)
             }
         };
         let listener = Listener::start(socket, Limits::default(), handler)?;
@@ -84,26 +85,33 @@ impl Admin {
     }
 }
 
-fn answer(request: &Request, sampler: &Sampler, overview: Option<&Overview>) -> Answer {
+fn answer(
+    request: &Request,
+    sampler: &Sampler,
+    overview: Option<&Overview>,
+    orders: &Orders,
+) -> Answer {
     let reads = matches!(request.method.as_str(), "GET" | "HEAD");
     if let Some(file) = page::file(&request.path) {
         return if reads { file } else { Answer::not_allowed() };
     }
-    let page: fn(&Sampler, Option<&Overview>) -> Answer = match request.path.as_str() {
-        "/" => |_, _| Answer::text(200, INDEX),
-        "/lb/status" => |sampler, overview| Answer::json(&status::Status::new(sampler, overview)),
-        "/metrics" => |sampler, overview| {
+    let page: fn(&Sampler, Option<&Overview>, &Orders) -> Answer = match request.path.as_str() {
+        "/" => |_, _, _| Answer::text(200, INDEX),
+        "/lb/status" => |sampler, overview, orders| {
+            Answer::json(&status::Status::new(sampler, overview, orders))
+        },
+        "/metrics" => |sampler, overview, _| {
             Answer::new(
                 200,
                 prometheus::CONTENT_TYPE,
                 metrics::render(sampler, overview),
             )
         },
-        "/healthz" => |sampler, _| health(sampler.view()),
+        "/healthz" => |sampler, _, _| health(sampler.view()),
         _ => return Answer::text(404, "not found; / lists what is here\n"),
     };
     if reads {
-        page(sampler, overview)
+        page(sampler, overview, orders)
     } else {
         Answer::not_allowed()
     }

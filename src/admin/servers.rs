@@ -27,10 +27,36 @@ type Found<'a> = (usize, &'a UpstreamView, &'a ServerView);
 #[derive(Clone, Copy)]
 pub(super) struct Servers<'a> {
     pub(super) sampler: &'a Sampler,
-    /// `None` when nobody checks servers and orders are off.
+    /// `None` when nobody checks servers and orders are refused.
     pub(super) overview: Option<&'a Overview>,
-    /// What orders must carry; `None` when they are off.
-    pub(super) token: Option<&'a Token>,
+    pub(super) orders: &'a Orders,
+}
+
+/// Who may give orders.
+#[derive(Debug)]
+pub enum Orders {
+    /// Nobody.
+    Refused,
+    /// Who reaches the listener, which is on loopback then.
+    Open,
+    /// Who has the token.
+    Token(Token),
+}
+
+impl Orders {
+    /// Orders that must carry this token, if there is one.
+    #[must_use]
+    pub fn new(token: Option<Token>) -> Self {
+        token.map_or(Self::Open, Self::Token)
+    }
+
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Refused => "off",
+            Self::Open => "open",
+            Self::Token(_) => "token",
+        }
+    }
 }
 
 /// An order as it is written: `{"state": "drain"}`, `{"weight": 5}`.
@@ -88,11 +114,14 @@ impl Servers<'_> {
     }
 
     fn authorize(&self, request: &Request) -> Result<&Overview, Answer> {
-        let (Some(token), Some(overview)) = (self.token, self.overview) else {
-            return Err(refused(
-                403,
-                "orders are off: set token or token_file in [admin] and start again",
-            ));
+        let (Orders::Open | Orders::Token(_), Some(overview)) = (self.orders, self.overview) else {
+            return Err(refused(403, "orders are off: orders = false in [admin]"));
+        };
+        if request.foreign {
+            return Err(refused(403, "pages of other sites give no orders"));
+        }
+        let Orders::Token(token) = self.orders else {
+            return Ok(overview);
         };
         let Some(authorization) = &request.authorization else {
             let error = "orders need the token: Authorization: Bearer TOKEN";

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::health::{Health, ServerHealth};
 use super::sampler::{Activity, Sampler};
+use super::servers::Orders;
 use super::traffic::Traffic;
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
@@ -40,13 +41,15 @@ pub(super) struct Status<'a> {
     imbalance: Option<f64>,
     totals: ShardFigures,
     shards: Vec<Shard>,
-    /// Null when nobody checks the servers' health.
+    /// `off`, `open` or `token`: whether operators can give orders, and with what.
+    orders: &'static str,
+    /// Null when nobody checks the servers' health and orders are off.
     health: Option<Health<'a>>,
     upstreams: Vec<Upstream<'a>>,
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn new(sampler: &'a Sampler, overview: Option<&Overview>) -> Self {
+    pub(super) fn new(sampler: &'a Sampler, overview: Option<&Overview>, orders: &Orders) -> Self {
         let view = sampler.view();
         let traffic = sampler.traffic();
         Self {
@@ -63,6 +66,7 @@ impl<'a> Status<'a> {
             imbalance: traffic.imbalance().map(rounded),
             totals: ShardFigures::new(&view.shards),
             shards: shards(sampler, &traffic),
+            orders: orders.as_str(),
             health: overview.map(|overview| Health::new(view, overview)),
             upstreams: upstreams(sampler, overview, &traffic),
         }

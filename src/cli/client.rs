@@ -52,15 +52,21 @@ impl Client {
         self.exchange(&format!("GET {path} HTTP/1.1\r\n{}\r\n", self.fields()))
     }
 
-    /// Sends JSON with a token.
+    /// Sends JSON, with a token if there is one.
     ///
     /// # Errors
     /// A sentence for the user: nobody answers there, or not in HTTP.
-    pub(super) fn post(&self, path: &str, token: &str, json: &str) -> Result<Answer, String> {
+    pub(super) fn post(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        json: &str,
+    ) -> Result<Answer, String> {
+        let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
         self.exchange(&format!(
-            "POST {path} HTTP/1.1\r\n{}Authorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+            "POST {path} HTTP/1.1\r\n{}{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
             self.fields(),
+            authorization.unwrap_or_default(),
             json.len(),
         ))
     }

@@ -20,6 +20,7 @@ const WEIGHT_MAX: u16 = 1000;
 const AFTER_HELP: &str = "\
 The address is that of --admin, else that of [admin] in --config, else 127.0.0.1:9900.
 The token is that of --token-file, else that of the variable RINGLANE_TOKEN, else that of [admin] in --config.
+A proxy whose listener is on loopback and has no token takes orders without one.
 Orders hold until the next order for the server, or until the proxy ends.
 
 Examples:
@@ -140,7 +141,7 @@ fn obey(args: &CtlArgs) -> Result<String, Failure> {
         encoded(&server.upstream),
         encoded(&server.server)
     );
-    let answer = client.post(&path, token.secret(), &order);
+    let answer = client.post(&path, token.as_ref().map(Token::secret), &order);
     let text = accepted(answer.map_err(Failure::Proxy)?)?;
     Ok(status::line(&server.upstream, &document(&text)?))
 }
@@ -204,20 +205,18 @@ impl Place {
         Client::new(&address).map_err(Failure::Use)
     }
 
-    fn token(&self, configured: Option<Admin>) -> Result<Token, Failure> {
+    /// `None` when none is given: a proxy on loopback may want none.
+    fn token(&self, configured: Option<Admin>) -> Result<Option<Token>, Failure> {
         if let Some(path) = &self.token_file {
             let failed = |error| Failure::Use(format!("{}: {error}", path.display()));
-            return read_token(path).map_err(failed);
+            return read_token(path).map(Some).map_err(failed);
         }
         if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
             let text = text.to_string_lossy();
             let failed = |error| Failure::Use(format!("{VARIABLE}: {error}"));
-            return text.trim().parse().map_err(failed);
+            return text.trim().parse().map(Some).map_err(failed);
         }
-        let none = "orders need a token: give --token-file, RINGLANE_TOKEN, or --config with one in [admin]";
-        configured
-            .and_then(|admin| admin.token)
-            .ok_or_else(|| Failure::Use(none.to_owned()))
+        Ok(configured.and_then(|admin| admin.token))
     }
 }
 

@@ -51,7 +51,13 @@ impl Plan<'_> {
         }
         let status = |admin: &Admin| format!("http://{}/lb/status and /metrics", admin.address);
         row(f, "status", &or_off(self.0.admin.as_ref().map(status)))?;
-        let steering = |admin: &Admin| admin.token.as_ref().map(|_| "with the token".to_owned());
+        let steering = |admin: &Admin| {
+            let with = match admin.token {
+                Some(_) => "with the token",
+                None => "from this machine, without a token",
+            };
+            admin.orders.then(|| with.to_owned())
+        };
         row(
             f,
             "orders",

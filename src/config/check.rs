@@ -87,7 +87,7 @@ fn read(text: &str, file: &str) -> Reading {
 fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
     let listens = listen::listens(root, complaints);
     let admin = listen::admin(&root.table("admin"), &listens, complaints);
-    let steered = admin.as_ref().is_some_and(|admin| admin.token.is_some());
+    let steered = admin.as_ref().is_some_and(|admin| admin.orders);
     let upstreams = upstream::upstreams(root, steered, complaints);
     let routes = route::routes(root, &upstreams, complaints);
     sticky::warn_of_shared(&upstreams, &routes, complaints);

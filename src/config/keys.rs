@@ -267,6 +267,7 @@ static ADMIN: Section = Section {
     keys: &[
         flag("enabled", true),
         text("address", "an IP address and port").default(Value::Text("127.0.0.1:9900")),
+        flag("orders", true),
         text("token", "16 to 256 letters, digits or \"-._~+/\"").or("off"),
         text("token_file", "a file with a token").or("off"),
     ],

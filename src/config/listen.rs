@@ -91,9 +91,15 @@ pub(super) fn admin(
 ) -> Option<Admin> {
     let enabled = table.flag("enabled");
     let token = token::token(table, complaints);
-    for key in ["token", "token_file"] {
-        if !enabled && table.changes(key) {
-            let flaw = Flaw::new(format!("{key} never acts: enabled = false in [admin]"));
+    let orders = table.flag("orders");
+    let idle = match (enabled, orders) {
+        (false, _) => Some("enabled"),
+        (true, false) => Some("orders"),
+        (true, true) => None,
+    };
+    for key in ["orders", "token", "token_file"] {
+        if let Some(why) = idle.filter(|why| *why != key && table.changes(key)) {
+            let flaw = Flaw::new(format!("{key} never acts: {why} = false in [admin]"));
             complaints.warning(&table.span_of(key), flaw);
         }
     }
@@ -109,14 +115,26 @@ pub(super) fn admin(
         let hint = "give [admin] or this listener another port, or set enabled = false in [admin]";
         complaints.error(&listen.span(), flaw.help(hint));
     }
-    if !address.ip().is_loopback() {
+    let is_local = address.ip().to_canonical().is_loopback();
+    let has_token = ["token", "token_file"].iter().any(|key| table.changes(key));
+    if !is_local && orders && !has_token {
+        let flaw = Flaw::new(format!(
+            "other machines could give orders at `{address}`, without a token"
+        ));
+        let hint = "give [admin] a token_file, listen on 127.0.0.1 or [::1], or set orders = false";
+        complaints.error(&table.span_of("address"), flaw.help(hint));
+    } else if !is_local {
         let flaw = Flaw::new(format!(
             "`{address}` shows the status page to other machines, without a password"
         ));
         let hint = "listen on 127.0.0.1 or [::1], or keep others out with a firewall";
         complaints.warning(&table.span_of("address"), flaw.help(hint));
     }
-    Some(Admin { address, token })
+    Some(Admin {
+        address,
+        orders,
+        token,
+    })
 }
 
 /// Whether the second of two sockets without a common `SO_REUSEPORT` could not bind.

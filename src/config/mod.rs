@@ -176,7 +176,9 @@ pub struct AccessLog {
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What orders must carry; `None` when none are taken.
+    /// Operators may give orders. Beyond loopback that takes a token.
+    pub orders: bool,
+    /// What orders must carry.
     pub token: Option<Token>,
 }
 

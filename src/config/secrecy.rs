@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 const SECRETS: [&str; 3] = ["key", "previous_keys", "token"];
 /// Tables with secrets. A key there that is none of theirs may be a secret's, misspelt.
 const TABLES: [(&str, &[&str]); 2] = [
-    ("admin", &["enabled", "address", "token_file"]),
+    ("admin", &["enabled", "address", "orders", "token_file"]),
     (
         "sticky",
         &[

@@ -143,6 +143,18 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "admin.address = \"0.0.0.0:9900\"",
+        "error 1: other machines could give orders at `0.0.0.0:9900`, without a token (give [admin] a token_file,",
+    ),
+    (
+        "admin = { address = \"[::ffff:10.0.0.1]:9900\", token = \"off\" }",
+        "error 1: other machines could give orders at `[::ffff:10.0.0.1]:9900`",
+    ),
+    (
+        "admin = { address = \"0.0.0.0:9900\", orders = false }",
+        "warning 1: `0.0.0.0:9900` shows the status page to other machines",
+    ),
+    (
+        "admin = { address = \"0.0.0.0:9900\", token = \"0123456789abcdef\" }",
         "warning 1: `0.0.0.0:9900` shows the status page to other machines",
     ),
     (
@@ -384,7 +396,13 @@ fn tokens_of_the_status_listener() {
     let good_file = file("good", "0123456789abcdef\n", 0o640);
     let open_file = file("open", "0123456789abcdef", 0o644);
     let short_file = file("short", "0123", 0o600);
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 13] = [
+        ("address = \"[::ffff:127.0.0.1]:9900\"", &[]),
+        ("orders = false", &[]),
+        (
+            "token = \"0123456789abcdef\"\norders = false",
+            &["warning 2: token never acts: orders = false"],
+        ),
         ("token = \"0123456789abcdef\"", &[]),
         ("token = \"off\"\ntoken_file = \"off\"", &[]),
         (&format!("token_file = \"{good_file}\""), &[]),
@@ -424,8 +442,10 @@ fn tokens_of_the_status_listener() {
     let token = config.admin.and_then(|admin| admin.token);
     assert!(token.is_some_and(|token| token.is(b"0123456789abcdef")));
     // With orders, slow start acts without checks.
-    let steered = format!("[admin]\ntoken = \"0123456789abcdef\"{REST}slow_start = \"10s\"\n");
-    assert_complaints(&steered, &[]);
+    let slow = format!("{REST}slow_start = \"10s\"\n");
+    assert_complaints(&slow, &[]);
+    let unsteered = format!("[admin]\norders = false{slow}");
+    assert_complaints(&unsteered, &["warning 8: slow_start never acts"]);
     std::fs::remove_dir_all(&directory).expect("a directory of ours");
 }
 
@@ -437,8 +457,8 @@ fn mistakes_in_health() {
             &["warning 7: when_none_healthy never acts: nobody checks"],
         ),
         (
-            "slow_start = \"10s\"",
-            &["warning 7: slow_start never acts: nobody checks"],
+            "when_none_healthy = \"try_all\"",
+            &["warning 7: when_none_healthy never acts: nobody checks"],
         ),
         (
             "slow_start = \"10s\"\npolicy = \"first\"\nhealth = {}",
@@ -579,11 +599,11 @@ fn mistakes_in_servers() {
         ),
         (
             "server = [{ address = \"a:1\" }, { address = \"A:1\" }]",
-            "error 3: `a:1` is a server already, see line 3",
+            "error 3: `a:1` is a server already, see line 3 (give one of them another address, or",
         ),
         (
             two_named_a,
-            "error 8: there is a server `a` already, see line 5",
+            "error 8: there is a server `a` already, see line 5 (give one of them another name: metrics and orders",
         ),
         (
             "server = [{ address = \"a:1\", name = \"a b\" }]",

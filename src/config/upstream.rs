@@ -39,7 +39,8 @@ pub(super) fn upstreams(
                 &upstream.span(),
                 Flaw::new(format!(
                     "there is an upstream `{name}` already, see line {line}"
-                )),
+                ))
+                .help("give one of them another name: routes, metrics and orders go by it"),
             );
         }
         upstreams.push(upstream);
@@ -227,14 +228,17 @@ fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
                 "`{}` is a server already, see line {line}",
                 server.address
             ));
-            complaints.error(&span, flaw);
+            let help =
+                "give one of them another address, or remove one and raise the other's weight";
+            complaints.error(&span, flaw.help(help));
         } else if let Some(first) = names.note(server.name.clone(), &table.span_of("name")) {
             let line = complaints.line(&first);
             let flaw = Flaw::new(format!(
                 "there is a server `{}` already, see line {line}",
                 server.name
             ));
-            complaints.error(&table.span_of("name"), flaw);
+            let help = "give one of them another name: metrics and orders go by it";
+            complaints.error(&table.span_of("name"), flaw.help(help));
         }
         servers.push(server);
     }

@@ -27,10 +27,7 @@ pub(super) struct Health {
 pub(super) fn start(config: &Config, places: &Places, shards: usize) -> io::Result<Option<Health>> {
     let groups = groups(config, places);
     let is_checked = |group: &Group| group.check.is_some() || group.passive.is_some();
-    let steered = config
-        .admin
-        .as_ref()
-        .is_some_and(|admin| admin.token.is_some());
+    let steered = config.admin.as_ref().is_some_and(|admin| admin.orders);
     if !steered && !groups.iter().any(is_checked) {
         return Ok(None);
     }

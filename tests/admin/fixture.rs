@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ringlane::admin::Admin;
+use ringlane::admin::{Admin, Orders};
 use ringlane::config;
 use ringlane::telemetry::counters::{FailureKind, ShardCounters, StickyKind, TimeoutKind};
 use ringlane::telemetry::view::{IoReport, ServerView, UpstreamView, View};
@@ -92,10 +92,11 @@ pub(crate) fn fill(view: &View) {
 pub(crate) fn start(view: &Arc<View>) -> Admin {
     let config = config::Admin {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
+        orders: false,
         token: None,
     };
     let socket = Admin::bind(&config).expect("a free port");
-    Admin::start(socket, config.token, Arc::clone(view), None).expect("a thread")
+    Admin::start(socket, Orders::Refused, Arc::clone(view), None).expect("a thread")
 }
 
 pub(crate) fn filled() -> (Arc<View>, Admin) {
