@@ -147,7 +147,7 @@ fn without_a_terminal_one_table_is_printed() {
         .collect();
     assert_eq!(rows.len(), 2, "{text}");
     let cells: Vec<_> = rows[0].split_whitespace().collect();
-    assert_eq!(cells[2..5], ["unchecked", "1", "100.0%"], "{text}");
+    assert_eq!(cells[2..6], ["unchecked", "-", "1", "100.0%"], "{text}");
     assert!(text.contains("imbalance 1.00"), "{text}");
 }
 

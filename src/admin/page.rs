@@ -1,12 +1,12 @@
-//! The page at `/lb/`: a document, a style sheet, a script and a picture, all within this program. The script reads the status
-//! page every second, and the Content-Security-Policy lets it reach nothing else.
+//! The page at `/lb/`: a document, a style sheet, two scripts and a picture, all within this program. One script reads the status
+//! page every second, the other gives orders, and the Content-Security-Policy lets them reach nothing but this listener.
 
 use super::http::Answer;
 
 /// Path, Content-Type and content.
 type File = (&'static str, &'static str, &'static str);
 
-const FILES: [File; 4] = [
+const FILES: [File; 5] = [
     (
         "/lb/",
         "text/html; charset=utf-8",
@@ -21,6 +21,11 @@ const FILES: [File; 4] = [
         "/lb/page.js",
         "text/javascript; charset=utf-8",
         include_str!("page/page.js"),
+    ),
+    (
+        "/lb/steer.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page/steer.js"),
     ),
     (
         "/lb/icon.svg",

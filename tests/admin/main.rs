@@ -18,6 +18,7 @@ fn each_page_answers_to_get_and_head_alike() {
         ("/lb/", "text/html; charset=utf-8"),
         ("/lb/page.css", "text/css; charset=utf-8"),
         ("/lb/page.js", "text/javascript; charset=utf-8"),
+        ("/lb/steer.js", "text/javascript; charset=utf-8"),
         ("/lb/icon.svg", "image/svg+xml"),
         ("/lb/status", "application/json"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),

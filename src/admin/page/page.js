@@ -7,6 +7,8 @@ const KEPT = 60;
 // A sign beside each state's name, so that colour is not all that tells them apart.
 const SIGNS = { up: "\u25cf", down: "\u2716", ejected: "\u25b2", draining: "\u25d0", drained: "\u25d1", unchecked: "\u25cb" };
 
+const ORDERS = { drain: "drained by an operator's order", down: "taken down by an operator's order" };
+
 const byId = (id) => document.getElementById(id);
 const NUMBER = new Intl.NumberFormat("en");
 
@@ -203,6 +205,7 @@ const SERVER_COLUMNS = [
   ["Failures", "", null],
   ["Retries", "", null],
   ["Last probe", "text", null],
+  ["Orders", "text", null],
 ];
 const upstreamTables = new Map();
 
@@ -229,7 +232,7 @@ function showState(cell, server, at) {
   setText(cell.text, `${SIGNS[server.state] ?? "?"} ${server.state}`);
   setAttribute(cell.text, "class", `state ${Object.hasOwn(SIGNS, server.state) ? server.state : "unchecked"}`);
   const since = server.since ? `for ${span((at - Date.parse(server.since)) / 1000)}` : "";
-  setText(cell.detail, [since, server.reason].filter(Boolean).join(": "));
+  setText(cell.detail, [since, ORDERS[server.order] ?? server.reason].filter(Boolean).join(": "));
   setAttribute(cell.detail, "title", server.since ?? "");
 }
 
@@ -253,7 +256,20 @@ function showServer(of, upstream, server, status, at, place) {
   const probe = server.last_probe;
   setText(cells[12].text, probe ? `${probe.ok ? "\u2713 ok" : "\u2716 failed"}, ${time(probe.took_us)}` : "\u2013");
   setText(cells[12].detail, probe && !probe.ok ? probe.result : "");
+  setText(cells[2].detail, server.weight === server.configured_weight ? "" : `configured ${count(server.configured_weight)}`);
+  offerOrders(cells[13], upstream, key, status.orders !== "off");
   tell(`${upstream}/${key}`, server.state, server.reason);
+}
+
+/** A button that opens the dialog of steer.js. */
+function offerOrders(cell, upstream, server, possible) {
+  if (cell.text.firstElementChild === null) {
+    const button = element("button", { type: "button", "aria-haspopup": "dialog", "aria-label": `Steer ${upstream}/${server}` }, "Steer");
+    button.addEventListener("click", () => openSteer(upstream, server));
+    cell.text.append(button);
+  }
+  cell.text.firstElementChild.hidden = !possible;
+  setText(cell.detail, possible ? "" : "off");
 }
 
 function showUpstreams(status, at) {
@@ -328,6 +344,7 @@ function forget() {
   last = null;
   series = new Map();
   upstreamTables.clear();
+  closeSteer();
   states.clear();
   shardTable = null;
   byId("upstreams").replaceChildren();
@@ -341,6 +358,7 @@ function show(status, at) {
   showUpstreams(status, at);
   showShards(status, at);
   showHistory(status.health);
+  showSteer(status);
   last = { status, at };
 }
 
@@ -392,4 +410,5 @@ byId("pause").addEventListener("click", (event) => {
   if (!paused) turn();
 });
 
-turn();
+// Scripts that wait come in order: steer.js is there when this is.
+document.addEventListener("DOMContentLoaded", () => turn());

@@ -261,7 +261,8 @@ impl Server {
     fn mood(&self) -> Mood {
         match self.value["state"].as_str() {
             Some("up" | "unchecked") => Mood::Plain,
-            Some("down") => Mood::Bad,
+            // A server that an operator has taken out is no trouble, but not to be forgotten.
+            Some("down") if self.value["order"].is_null() => Mood::Bad,
             _ => Mood::Warning,
         }
     }
@@ -293,11 +294,12 @@ impl Shard {
 /// A column: its title, whether it is flush right, and what it shows of a row.
 type Column<T> = (&'static str, bool, fn(&T) -> String);
 
-const SERVERS: [Column<Server>; 16] = [
+const SERVERS: [Column<Server>; 17] = [
     ("UPSTREAM", false, |row| text(&row.upstream)),
     ("SERVER", false, |row| text(&row.value["name"])),
     ("STATE", false, |row| text(&row.value["state"])),
-    ("WEIGHT", true, |row| text(&row.value["weight"])),
+    ("ORDER", false, |row| text(&row.value["order"])),
+    ("WEIGHT", true, |row| weight(&row.value)),
     ("SHARE", true, |row| percent(&row.value["share"])),
     ("REQ/S", true, |row| number(row.rate)),
     ("ACTIVE", true, |row| text(&row.value["active"])),
@@ -351,6 +353,15 @@ fn table<T>(columns: &[Column<T>], rows: &[T], mood: fn(&T) -> Mood) -> Vec<Line
         Line::new(*mood, &padded.collect::<String>())
     };
     lines.iter().map(line).collect()
+}
+
+/// The weight that holds, and the configured one in parentheses where that is another.
+fn weight(server: &Value) -> String {
+    let (weight, configured) = (&server["weight"], &server["configured_weight"]);
+    if configured.is_null() || weight == configured {
+        return text(weight);
+    }
+    format!("{} ({})", text(weight), text(configured))
 }
 
 fn headline(status: &Value) -> String {
@@ -459,8 +470,12 @@ mod tests {
         assert!(text.contains("30.0 requests/s   0.0 5xx/s"), "{text}");
         let server = text.lines().find(|line| line.starts_with("app       c"));
         let cells: Vec<_> = server.expect("c").split_whitespace().collect();
-        assert_eq!(cells[2..6], ["ejected", "1", "50.0%", "60.0"], "{text}");
-        assert_eq!(cells[10..12], ["1.20ms", "3"], "{text}");
+        assert_eq!(
+            cells[2..7],
+            ["ejected", "-", "1", "50.0%", "60.0"],
+            "{text}"
+        );
+        assert_eq!(cells[11..13], ["1.20ms", "3"], "{text}");
         assert!(text.contains("imbalance 1.25"), "{text}");
     }
 
@@ -477,6 +492,23 @@ mod tests {
             let row = &lines[title.expect("a table") + 1].text;
             assert_eq!(row.split_whitespace().nth(1), Some(first), "{sort:?}");
         }
+    }
+
+    #[test]
+    fn orders_show_and_are_no_trouble() {
+        let mut view = View::new(Sort::Configured);
+        let mut status = status(1);
+        let server = &mut status["upstreams"][0]["servers"][1];
+        server["order"] = json!("down");
+        server["weight"] = json!(5);
+        server["configured_weight"] = json!(1);
+        view.take(status, Instant::now());
+        let lines = view.lines();
+        let line = lines.iter().find(|line| line.text.contains("b?[2J"));
+        let line = line.expect("the server");
+        let cells: Vec<_> = line.text.split_whitespace().collect();
+        assert_eq!(cells[2..6], ["down", "down", "5", "(1)"], "{}", line.text);
+        assert_eq!(line.mood, Mood::Warning);
     }
 
     #[test]
