@@ -128,7 +128,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Assumed => "nothing is known yet",
+            Self::Assumed => "taken for up at the start",
             Self::ProbeOk => "the probe is answered as expected",
             Self::NoAddress => "the server's name has no address",
             Self::Connect => "the probe cannot connect",
