@@ -107,6 +107,15 @@ impl Plan<'_> {
         ] {
             row(f, name, &Span(timeout).to_string())?;
         }
+        let rate =
+            |rate: Option<u64>| rate.map_or("any".to_owned(), |bytes| format!("{}/s", Size(bytes)));
+        let least = format!(
+            "{} of a request body, {} of a response, grace {}",
+            rate(timeouts.client_body_min_rate),
+            rate(timeouts.response_min_rate),
+            Span(timeouts.min_rate_grace)
+        );
+        row(f, "  least rates", &least)?;
         let check = timeouts.client_gone_check;
         row(
             f,

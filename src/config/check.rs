@@ -102,7 +102,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
             .table_if_given("access_log")
             .map(|table| access_log(&table)),
         admin,
-        timeouts: timeouts(&root.table("timeouts")),
+        timeouts: timeouts(&root.table("timeouts"), complaints),
         limits: limits(&root.table("limits"), complaints),
         rate_limit: root
             .table_if_given("rate_limit")
@@ -197,15 +197,25 @@ fn access_log_path(text: &str) -> Result<Option<PathBuf>, Flaw> {
     }
 }
 
-fn timeouts(table: &Reader<'_>) -> Timeouts {
-    Timeouts {
+fn timeouts(table: &Reader<'_>, complaints: &Complaints<'_>) -> Timeouts {
+    let timeouts = Timeouts {
         client_header: table.duration("client_header"),
         client_body: table.duration("client_body"),
         keep_alive: table.duration("keep_alive"),
         write: table.duration("write"),
         tunnel_idle: table.duration("tunnel_idle"),
+        client_body_min_rate: table.size_or_word("client_body_min_rate"),
+        response_min_rate: table.size_or_word("response_min_rate"),
+        min_rate_grace: table.duration("min_rate_grace"),
         client_gone_check: table.duration_or_word("client_gone_check"),
+    };
+    let rates = [timeouts.client_body_min_rate, timeouts.response_min_rate];
+    if table.changes("min_rate_grace") && rates == [None, None] {
+        let flaw = Flaw::new("min_rate_grace never acts: no least rate is set")
+            .help("give client_body_min_rate or response_min_rate");
+        complaints.warning(&table.span_of("min_rate_grace"), flaw);
     }
+    timeouts
 }
 
 fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {

@@ -281,6 +281,9 @@ static TIMEOUTS: Section = Section {
         timeout("keep_alive", seconds(75)),
         timeout("write", seconds(30)),
         timeout("tunnel_idle", HOUR),
+        size("client_body_min_rate", 1, GIB).or("off"),
+        size("response_min_rate", 1, GIB).or("off"),
+        duration("min_rate_grace", SECOND, HOUR).default(Value::Duration(seconds(20))),
         duration("client_gone_check", TENTH_SECOND, HOUR)
             .or("off")
             .default(Value::Duration(Duration::from_millis(500))),

@@ -195,6 +195,12 @@ pub struct Timeouts {
     pub write: Duration,
     /// Without a byte in either direction, in a tunnel.
     pub tunnel_idle: Duration,
+    /// Bytes a second that a client must send of a request body; `None` is any.
+    pub client_body_min_rate: Option<u64>,
+    /// Bytes a second that a client must take of a response; `None` is any.
+    pub response_min_rate: Option<u64>,
+    /// How long a client may stop, or fall behind by as much, before it is below its rate.
+    pub min_rate_grace: Duration,
     /// How often a client that waits for its answer is looked at; `None` never.
     pub client_gone_check: Option<Duration>,
 }

@@ -224,7 +224,8 @@ async fn rest<'l>(
         };
         match received {
             Ok(None) => {}
-            Ok(Some(0)) | Err(TransferError::Gone | TransferError::Overdue) => {
+            Ok(Some(0))
+            | Err(TransferError::Gone | TransferError::Overdue | TransferError::TooSlow) => {
                 return Ok(Step::Gone);
             }
             Ok(Some(count)) => {

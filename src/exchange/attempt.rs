@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::client::{After, Client};
 use super::lane::{Held, Lane};
+use super::pace::Debt;
 use super::presence::Presence;
 use super::queue::{self, Unserved};
 use super::record::{self, Outcome};
@@ -196,6 +197,7 @@ pub(super) fn answering<'x>(
         started,
         unwanted_statuses: None,
         unwanted: Cell::new(None),
+        debt: Debt::default(),
     }
 }
 
@@ -235,6 +237,7 @@ async fn attempt(
         outgoing,
         &client.deadline,
         Slot::Response,
+        lane.timeouts.write.into(),
     )
     .await;
     // Kept for another attempt.
@@ -504,7 +507,7 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
         &out,
         &client.deadline,
         Slot::Response,
-        lane.timeouts.write,
+        lane.timeouts.write.into(),
     )
     .await;
     lane.give(out);

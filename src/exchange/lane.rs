@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::gate::Gate;
+use super::pace::MinRate;
 use super::route::Router;
 use crate::config::Config;
 use crate::http1::forward::Disclosure;
@@ -47,6 +48,10 @@ pub struct Timeouts {
     pub client_header: Ticks,
     /// Between two reads of a request body.
     pub client_body: Ticks,
+    /// Of a request body.
+    pub client_body_rate: Option<MinRate>,
+    /// Of a response, at the client.
+    pub response_rate: Option<MinRate>,
     /// Between two requests.
     pub keep_alive: Ticks,
     /// Between two writes that make progress.
@@ -134,6 +139,7 @@ impl Lane {
             group
         });
         let groups = groups.collect();
+        let grace = config.timeouts.min_rate_grace;
         let lane = Self {
             queues_sends,
             counters: Arc::clone(&counters[shard]),
@@ -141,6 +147,14 @@ impl Lane {
             timeouts: Timeouts {
                 client_header: config.timeouts.client_header.into(),
                 client_body: config.timeouts.client_body.into(),
+                client_body_rate: config
+                    .timeouts
+                    .client_body_min_rate
+                    .map(|bytes| MinRate::new(bytes, grace)),
+                response_rate: config
+                    .timeouts
+                    .response_min_rate
+                    .map(|bytes| MinRate::new(bytes, grace)),
                 keep_alive: config.timeouts.keep_alive.into(),
                 write: config.timeouts.write.into(),
                 tunnel_idle: config.timeouts.tunnel_idle.into(),

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod gate;
 mod hash_key;
 pub mod lane;
+pub mod pace;
 pub mod presence;
 mod queue;
 pub mod rate;

@@ -253,6 +253,7 @@ impl<'l> Reading<'l, '_> {
                 coding,
                 self.lane.config.limits.body_bytes,
                 group.retry_body_bytes,
+                self.expects_continue(),
             ),
             traits: self.traits(method, upgrade.is_some(), group),
             client,
@@ -272,17 +273,18 @@ impl<'l> Reading<'l, '_> {
             ),
             minor: self.head.minor,
             persistent: self.options.persistent(self.head.minor),
-            expects_continue: self
-                .head
-                .fields
-                .iter()
-                .any(|field| field.kind == Name::Expect),
+            expects_continue: self.expects_continue(),
             upgrade,
             bond: group
                 .sticky
                 .as_ref()
                 .and_then(|sticky| sticky::bond(sticky, self.head, self.bytes)),
         }
+    }
+
+    fn expects_continue(&self) -> bool {
+        let mut fields = self.head.fields.iter();
+        fields.any(|field| field.kind == Name::Expect)
     }
 
     /// Only `100-continue` is known, and HTTP/1.0 does not have it (RFC 9110 section 10.1.1).

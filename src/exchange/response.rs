@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::lane::Lane;
+use super::pace::{Debt, Pace};
 use super::presence::Presence;
 use super::request::Traits;
 use super::sticky;
-use super::transfer::{self, TransferError};
+use super::transfer::{self, Patience, TransferError};
 use crate::config::Statuses;
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
@@ -48,6 +49,8 @@ pub enum Failure {
     ClientGone,
     /// The client did not take its answer in time.
     ClientStalled,
+    /// The client takes its answer too slowly.
+    ClientSlow,
 }
 
 impl From<Refusal> for Failure {
@@ -132,6 +135,8 @@ pub struct Answering<'x> {
     pub unwanted_statuses: Option<&'x Statuses>,
     /// An answer with such a status.
     pub unwanted: Cell<Option<Box<Start>>>,
+    /// What the client owes of the least rate.
+    pub debt: Debt,
 }
 
 impl Answering<'_> {
@@ -515,10 +520,30 @@ impl Answering<'_> {
         let Client {
             socket, deadline, ..
         } = self.client;
-        let (sent, buffer) =
-            transfer::send_queued(self.lane, socket, buffer, deadline, Slot::Response).await;
+        let (sent, buffer) = transfer::send_queued(
+            self.lane,
+            socket,
+            buffer,
+            deadline,
+            Slot::Response,
+            self.patience(),
+        )
+        .await;
         self.lane.give(buffer);
         sent.map_err(client_failure)
+    }
+
+    /// With the client.
+    #[inline]
+    fn patience(&self) -> Patience<'_> {
+        let rate = self.lane.timeouts.response_rate.as_ref();
+        Patience {
+            stall: self.lane.timeouts.write,
+            pace: rate.map(|rate| Pace {
+                rate,
+                debt: &self.debt,
+            }),
+        }
     }
 
     async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
@@ -529,7 +554,7 @@ impl Answering<'_> {
             bytes,
             deadline,
             Slot::Response,
-            self.lane.timeouts.write,
+            self.patience(),
         )
         .await
         .map_err(client_failure)
@@ -541,6 +566,7 @@ fn client_failure(error: TransferError) -> Failure {
     match error {
         TransferError::Gone => Failure::ClientGone,
         TransferError::Overdue => Failure::ClientStalled,
+        TransferError::TooSlow => Failure::ClientSlow,
     }
 }
 

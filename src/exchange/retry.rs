@@ -46,7 +46,12 @@ impl Fault {
                 error: UploadError::ServerOverdue,
                 ..
             } => Some(FailureKind::ResponseTimeout),
-            Self::Answer(Failure::Unwanted | Failure::ClientGone | Failure::ClientStalled)
+            Self::Answer(
+                Failure::Unwanted
+                | Failure::ClientGone
+                | Failure::ClientStalled
+                | Failure::ClientSlow,
+            )
             | Self::Status(_)
             | Self::Upload { .. } => None,
         }
@@ -70,6 +75,11 @@ impl Fault {
                 error: UploadError::ClientOverdue,
                 ..
             } => Some(TimeoutKind::ClientBody),
+            Self::Upload {
+                error: UploadError::ClientSlow,
+                ..
+            } => Some(TimeoutKind::ClientBodyRate),
+            Self::Answer(Failure::ClientSlow) => Some(TimeoutKind::ResponseRate),
             Self::Answer(_) | Self::Status(_) | Self::Upload { .. } => None,
         }
     }
@@ -77,7 +87,8 @@ impl Fault {
     /// What becomes of the client's connection where no answer can tell of the fault.
     pub(super) fn end(&self) -> Option<After> {
         match self {
-            Self::Answer(Failure::Truncated { until_close: true })
+            // What a slow client has not taken yet would else stay with the kernel.
+            Self::Answer(Failure::Truncated { until_close: true } | Failure::ClientSlow)
             | Self::Upload { begun: true, .. } => Some(After::Reset),
             Self::Answer(
                 Failure::Truncated { .. } | Failure::ClientGone | Failure::ClientStalled,
@@ -111,6 +122,10 @@ impl Fault {
                 error: UploadError::ClientOverdue,
                 ..
             } => Answer::new(408, "request body did not come in time"),
+            Self::Upload {
+                error: UploadError::ClientSlow,
+                ..
+            } => Answer::new(408, "request body came too slowly"),
             Self::Upload {
                 error: UploadError::Refused(refusal),
                 ..

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::lane::Lane;
+use super::pace::{Pace, TooSlow};
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
@@ -14,6 +15,29 @@ pub enum TransferError {
     Gone,
     /// The peer did not get on in time.
     Overdue,
+    /// The client gets on, but below the least rate.
+    TooSlow,
+}
+
+/// How long a peer may take nothing, and at what rate it must take what it gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience<'a> {
+    /// Without progress.
+    pub stall: Ticks,
+    /// The rate, where there is one.
+    pub pace: Option<Pace<'a>>,
+}
+
+impl From<Ticks> for Patience<'_> {
+    fn from(stall: Ticks) -> Self {
+        Self { stall, pace: None }
+    }
+}
+
+impl From<TooSlow> for TransferError {
+    fn from(_: TooSlow) -> Self {
+        Self::TooSlow
+    }
 }
 
 impl From<Interrupt> for TransferError {
@@ -28,14 +52,14 @@ impl From<io::Error> for TransferError {
     }
 }
 
-/// Sends all of `bytes`. A peer that takes nothing for `patience` is overdue.
+/// Sends all of `bytes`.
 #[inline]
 pub async fn send_all(
     socket: &Socket,
     bytes: &[u8],
     deadline: &Deadline,
     slot: Slot,
-    patience: Ticks,
+    patience: Patience<'_>,
 ) -> Result<(), TransferError> {
     match socket.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
@@ -56,13 +80,13 @@ pub async fn send_queued(
     buffer: Vec<u8>,
     deadline: &Deadline,
     slot: Slot,
+    patience: Patience<'_>,
 ) -> (Result<(), TransferError>, Vec<u8>) {
-    let patience = lane.timeouts.write;
     if !lane.queues_sends {
         let sent = send_all(socket, &buffer, deadline, slot, patience).await;
         return (sent, buffer);
     }
-    deadline.set(slot, patience);
+    deadline.set(slot, patience.stall);
     let Ok((sent, buffer)) = deadline.guard(slot, socket.send_queued(buffer)).await else {
         return (Err(TransferError::Overdue), Vec::new());
     };
@@ -84,13 +108,54 @@ async fn send_rest(
     mut bytes: &[u8],
     deadline: &Deadline,
     slot: Slot,
-    patience: Ticks,
+    patience: Patience<'_>,
 ) -> Result<(), TransferError> {
+    if let Some(pace) = patience.pace {
+        return send_paced(socket, bytes, deadline, slot, patience.stall, pace).await;
+    }
     while !bytes.is_empty() {
-        deadline.set(slot, patience);
+        deadline.set(slot, patience.stall);
         deadline.guard(slot, socket.writable()).await??;
         match socket.try_send(bytes) {
             Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    deadline.clear(slot);
+    Ok(())
+}
+
+/// Sends to a client that must keep a rate. What counts is what it acknowledges: a socket with a large buffer is writable again only when
+/// much of it has drained, which takes an honest slow client longer than any grace.
+#[cold]
+async fn send_paced(
+    socket: &Socket,
+    mut bytes: &[u8],
+    deadline: &Deadline,
+    slot: Slot,
+    stall: Ticks,
+    pace: Pace<'_>,
+) -> Result<(), TransferError> {
+    let mut queued = socket.unsent();
+    while !bytes.is_empty() {
+        let since = deadline.now();
+        deadline.set(slot, pace.patience(stall));
+        let waited = deadline.guard(slot, socket.writable()).await;
+        let left = socket.unsent();
+        let taken = queued.saturating_sub(left);
+        queued = left;
+        pace.settle(Ticks::between(since, deadline.now()), taken)?;
+        match waited {
+            Ok(ready) => ready?,
+            Err(_) if taken > 0 => continue,
+            Err(overdue) => return Err(overdue.into()),
+        }
+        match socket.try_send(bytes) {
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                queued += sent;
+            }
             Err(error) if is_temporary(&error) => {}
             Err(error) => return Err(error.into()),
         }

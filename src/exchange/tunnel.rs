@@ -78,7 +78,7 @@ impl From<TransferError> for End {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::Gone => Self::Gone,
-            TransferError::Overdue => Self::Idle,
+            TransferError::Overdue | TransferError::TooSlow => Self::Idle,
         }
     }
 }
@@ -111,7 +111,7 @@ async fn copy_until_end(
 ) -> End {
     let deadline = &client.deadline;
     let patience = lane.timeouts.tunnel_idle;
-    if let Err(error) = transfer::send_all(to, early, deadline, slot, patience).await {
+    if let Err(error) = transfer::send_all(to, early, deadline, slot, patience.into()).await {
         return error.into();
     }
     *bytes += early.len() as u64;
@@ -125,7 +125,7 @@ async fn copy_until_end(
         // Life in one direction keeps the other one open.
         deadline.set(Slot::Request, patience);
         deadline.set(Slot::Response, patience);
-        let sent = transfer::send_all(to, &buffer, deadline, slot, patience).await;
+        let sent = transfer::send_all(to, &buffer, deadline, slot, patience.into()).await;
         *bytes += buffer.len() as u64;
         lane.bulk.give(buffer);
         if let Err(error) = sent {

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::lane::Lane;
+use super::pace::{Debt, Pace};
 use super::transfer::{self, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
@@ -15,6 +16,8 @@ pub enum UploadError {
     ClientGone,
     /// The client stopped sending.
     ClientOverdue,
+    /// The client sends too slowly.
+    ClientSlow,
     /// The body is malformed or too large.
     Refused(Refusal),
     /// The server closed its connection; it may have answered first.
@@ -34,11 +37,21 @@ pub struct Upload {
     keep: Option<u64>,
     /// Bytes were taken from the client that are not kept for another attempt.
     spent: bool,
+    /// What the client owes of the least rate.
+    debt: Debt,
+    /// The client waits for 100 (Continue), which is the server's to send.
+    awaits_continue: bool,
 }
 
 impl Upload {
     /// The whole body, of which at most `limit` bytes are taken. It is kept when it has at most `keep_max` bytes.
-    pub fn new(reader: Reader, coding: Coding, limit: Option<u64>, keep_max: u64) -> Self {
+    pub fn new(
+        reader: Reader,
+        coding: Coding,
+        limit: Option<u64>,
+        keep_max: u64,
+        awaits_continue: bool,
+    ) -> Self {
         // One that is known to be longer need not be copied until then.
         let too_long = matches!(reader, Reader::Length(length) if length > keep_max);
         Self {
@@ -47,6 +60,8 @@ impl Upload {
             allowed: limit.unwrap_or(u64::MAX),
             keep: (keep_max > 0 && !too_long).then_some(keep_max),
             spent: false,
+            debt: Debt::default(),
+            awaits_continue,
         }
     }
 
@@ -101,13 +116,43 @@ impl Upload {
         sent: &mut Vec<u8>,
     ) -> Result<(), UploadError> {
         while !self.ended() {
-            let input = receive(lane, client).await?;
+            let input = self.receive(lane, client).await?;
             let passed = self.pass(lane, client, server, &input, sent).await;
             lane.give(input);
             passed?;
         }
         client.deadline.clear(Slot::Request);
         Ok(())
+    }
+
+    /// The next bytes from the client.
+    async fn receive(&mut self, lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
+        let timeout = lane.timeouts.client_body;
+        let rate = lane.timeouts.client_body_rate.as_ref();
+        let pace = rate.filter(|_| !self.awaits_continue).map(|rate| Pace {
+            rate,
+            debt: &self.debt,
+        });
+        let patience = pace.map_or(timeout, |pace| pace.patience(timeout));
+        let since = lane.deadlines.now();
+        client.deadline.set(Slot::Request, patience);
+        let received =
+            transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await;
+        let input = match received {
+            Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
+            Ok(input) => input,
+            Err(TransferError::Gone) => return Err(UploadError::ClientGone),
+            Err(_) if patience < timeout => return Err(UploadError::ClientSlow),
+            Err(_) => return Err(UploadError::ClientOverdue),
+        };
+        lane.counters.bytes_in.add(input.len() as u64);
+        if let Some(pace) = pace {
+            let waited = Ticks::between(since, lane.deadlines.now());
+            pace.settle(waited, input.len())
+                .map_err(|_| UploadError::ClientSlow)?;
+        }
+        self.awaits_continue = false;
+        Ok(input)
     }
 
     /// Passes on what of the body `input` holds.
@@ -143,22 +188,6 @@ impl Upload {
             self.keep = None;
             self.spent = true;
         }
-    }
-}
-
-/// The next bytes from the client.
-async fn receive(lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
-    client
-        .deadline
-        .set(Slot::Request, lane.timeouts.client_body);
-    match transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await {
-        Ok(input) if input.is_empty() => Err(UploadError::ClientGone),
-        Ok(input) => {
-            lane.counters.bytes_in.add(input.len() as u64);
-            Ok(input)
-        }
-        Err(TransferError::Gone) => Err(UploadError::ClientGone),
-        Err(TransferError::Overdue) => Err(UploadError::ClientOverdue),
     }
 }
 

@@ -21,6 +21,21 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub struct Ticks(u32);
 
 impl Ticks {
+    /// This many.
+    pub const fn of(count: u64) -> Self {
+        // Half of the clock's range is more than six years.
+        Self(if count < (u32::MAX / 2) as u64 {
+            count as u32
+        } else {
+            u32::MAX / 2
+        })
+    }
+
+    /// How many.
+    pub const fn count(self) -> u64 {
+        self.0 as u64
+    }
+
     /// From one reading of the clock to a later one.
     pub const fn between(earlier: u32, later: u32) -> Self {
         Self(later.saturating_sub(earlier))
@@ -188,6 +203,11 @@ impl Deadline {
     fn entry<R>(&self, f: impl FnOnce(&mut Entry) -> R) -> R {
         // A registered index stays inside of the vector, which never shrinks.
         f(&mut self.all.entries.borrow_mut()[self.index as usize])
+    }
+
+    /// The present tick of the shard's clock.
+    pub fn now(&self) -> u32 {
+        self.all.now.get()
     }
 
     /// Sets the slot's deadline to `after` from now.

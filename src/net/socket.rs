@@ -119,12 +119,21 @@ impl Socket {
         }
     }
 
-    /// Whether bytes were sent that the peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
+    /// Whether bytes were sent that the peer has not acknowledged.
     pub fn has_unsent(&self) -> bool {
+        self.unsent() > 0
+    }
+
+    /// How many bytes were sent that the peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
+    pub fn unsent(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the kernel writes one int to `bytes`, which lives through the call.
         let result = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        result == 0 && bytes > 0
+        if result == 0 {
+            usize::try_from(bytes).unwrap_or(0)
+        } else {
+            0
+        }
     }
 
     /// Waits until a receive would not block. May be dropped at any time.

@@ -101,6 +101,10 @@ kinds! {
         ResponseBody = "response_body",
         /// A tunnel carried nothing.
         TunnelIdle = "tunnel_idle",
+        /// The client sent its request body too slowly.
+        ClientBodyRate = "client_body_rate",
+        /// The client took its response too slowly.
+        ResponseRate = "response_rate",
     }
 }
 
@@ -495,7 +499,7 @@ mod tests {
         }
         assert_eq!(
             shard.timeouts.each_ref().map(Counter::get),
-            [1, 2, 3, 4, 5, 6, 7, 8]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
         );
         assert_eq!(
             shard.servers[0].failures.each_ref().map(Counter::get),
