@@ -119,13 +119,12 @@ fn another(
     let group = request.group;
     let kind = course.retry(fault, request)?;
     let next = if kind == RetryKind::Reused {
-        index
+        group.choose_again(index, request.key, &course.tried)
     } else {
         course.tried.push(index);
-        group
-            .choose(request.key, request.traits.bond, &course.tried)
-            .ok()?
+        group.choose(request.key, request.traits.bond, &course.tried)
     };
+    let next = next.ok()?;
     // A request that never reached a server burdens the next one no more than if it had come there first.
     if kind != RetryKind::Connect && !group.may_retry() {
         lane.counters.upstreams[group.id].retries_refused.inc();

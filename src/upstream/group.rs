@@ -189,11 +189,31 @@ impl Group {
         bond: Option<Bond>,
         tried: &[usize],
     ) -> Result<usize, NoServer> {
+        self.pick(key, bond.map(|bond| bond.server as usize), tried)
+    }
+
+    /// The same server once more, unless it has been taken out meanwhile.
+    pub fn choose_again(
+        &self,
+        server: usize,
+        key: Option<u64>,
+        tried: &[usize],
+    ) -> Result<usize, NoServer> {
+        self.pick(key, Some(server), tried)
+    }
+
+    #[inline]
+    fn pick(
+        &self,
+        key: Option<u64>,
+        preferred: Option<usize>,
+        tried: &[usize],
+    ) -> Result<usize, NoServer> {
         self.look();
         let now_us = self.learning_since.map_or(0, micros_since);
         let pick = Pick {
             key,
-            preferred: bond.map(|bond| bond.server as usize),
+            preferred,
             tried,
             now_us,
         };
