@@ -75,6 +75,7 @@ pin = false
 shutdown_timeout = "{DRAIN}"
 [admin]
 address = "{labs.PROXY}:{labs.ADMIN_PORT}"
+orders = false
 [timeouts]
 {client}
 tunnel_idle = "3s"

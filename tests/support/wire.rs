@@ -124,7 +124,7 @@ impl Wire {
         let mut chunk = [0; 16 * 1024];
         self.socket
             .set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
-        match (&self.socket).read(&mut chunk) {
+        match uninterrupted(|| (&self.socket).read(&mut chunk)) {
             Ok(0) => self.end = Some(End::Close),
             Ok(count) => self.unread.extend_from_slice(&chunk[..count]),
             Err(error)
@@ -273,7 +273,7 @@ impl Wire {
             .expect("a socket option");
         while left > 0 {
             let most = left.min(chunk.len() as u64) as usize;
-            match (&self.socket).read(&mut chunk[..most]) {
+            match uninterrupted(|| (&self.socket).read(&mut chunk[..most])) {
                 Ok(0) => panic!("closed {left} bytes before the end"),
                 Ok(count) => left -= count as u64,
                 Err(error) => panic!("{error}, {left} bytes before the end"),
@@ -292,6 +292,16 @@ impl Wire {
                 Ok(false) => return self.end.expect("it ended"),
                 Err(error) => panic!("no end within {patience:?} ({error})"),
             }
+        }
+    }
+}
+
+/// Calls again what a signal interrupts: with a timeout the kernel does not do so by itself (signal(7)).
+fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
