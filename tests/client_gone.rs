@@ -14,6 +14,7 @@ in_each_mode!(
     reset_in_the_middle_of_an_answer,
     reset_in_the_middle_of_an_answer_that_was_put_aside,
     half_closed_client_is_asked_once_and_served,
+    half_closed_client_is_asked_once_in_all_attempts,
     half_closed_client_with_a_pipeline,
     half_closed_client_of_http_1_0,
     checks_can_be_turned_off,
@@ -155,6 +156,26 @@ fn half_closed_client_is_asked_once_and_served(mode: Mode) {
     std::thread::sleep(Duration::from_secs(2));
     upstream.send(ok("fine"));
     client.expect(QUESTION);
+    assert_eq!(client.response("GET").text(), "fine");
+    client.expect_close();
+}
+
+fn half_closed_client_is_asked_once_in_all_attempts(mode: Mode) {
+    let (first, second) = (Origin::bind(), Origin::bind());
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&first.address, &second.address],
+            "policy = \"first\"\nretries = 1",
+        )
+        .start();
+    let (mut client, upstream) = waiting(&proxy, &first, GET);
+    client.finish_sending();
+    client.expect(QUESTION);
+    drop(upstream);
+    let mut upstream = second.accept();
+    upstream.request();
+    client.expect_silence(Duration::from_millis(1500));
+    upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
     client.expect_close();
 }

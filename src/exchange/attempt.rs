@@ -10,7 +10,6 @@ use std::time::Instant;
 use super::client::{After, Client};
 use super::lane::{Held, Lane};
 use super::pace::Debt;
-use super::presence::Presence;
 use super::queue::{self, Unserved};
 use super::record::{self, Outcome};
 use super::request::Request;
@@ -32,6 +31,7 @@ use crate::upstream::pool::Connection;
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
 pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> After {
     let group = request.group;
+    client.presence.requested(request.traits.minor);
     let mut course = Course {
         retries_left: group.retries,
         ..Course::default()
@@ -191,7 +191,6 @@ pub(super) fn answering<'x>(
         index,
         server: &request.group.servers[index],
         uploading: Cell::new(!request.upload.ended()),
-        presence: Presence::new(request.traits.minor),
         head_seen: Cell::new(false),
         started,
         unwanted_statuses: None,
@@ -251,6 +250,7 @@ async fn attempt(
         answering.unwanted_statuses = group.retry_statuses.as_ref();
     }
     let answered = if uploads {
+        client.presence.end(client);
         Box::pin(both(&answering, request, &connection))
             .await
             .inspect_err(|fault| abandon(fault, &connection))
@@ -258,7 +258,7 @@ async fn attempt(
         client
             .deadline
             .set(Slot::Response, group.response_header_ticks);
-        answering.presence.begin(lane, client);
+        client.presence.begin(lane, client);
         answering
             .run(&connection.socket)
             .await
@@ -396,7 +396,7 @@ async fn both(
                     .deadline
                     .set(Slot::Response, group.response_header_ticks);
             }
-            answering.presence.begin(lane, client);
+            client.presence.begin(lane, client);
         }
         answer.as_mut().poll(cx).map_err(Fault::Answer)
     })

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use super::lane::Lane;
+use super::presence::Presence;
 use crate::http1::client::AddressText;
 use crate::net::deadline::Deadline;
 use crate::net::socket::Socket;
@@ -26,6 +27,8 @@ pub struct Client {
     pub pending: RefCell<Vec<u8>>,
     /// Requests so far.
     pub requests: Cell<u64>,
+    /// The watch over it while it waits for an answer.
+    pub presence: Presence,
 }
 
 impl Client {
@@ -41,6 +44,7 @@ impl Client {
             deadline,
             pending: RefCell::default(),
             requests: Cell::new(0),
+            presence: Presence::default(),
         }
     }
 

@@ -17,21 +17,20 @@ use crate::net::socket::Peer;
 const REPLY_FOR: Duration = Duration::from_millis(100);
 const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The watch over one exchange's client. Its clock is the request slot, which is the upload's until that has ended.
-#[derive(Debug)]
+/// The watch over a client. Its clock is the request slot, which is the upload's until that has ended.
+#[derive(Debug, Default)]
 pub struct Presence {
     watches: Cell<bool>,
-    /// The client can be sent an interim response. It is sent one at most.
+    /// The client can be sent an interim response. It is sent one a request at most.
     may_ask: Cell<bool>,
 }
 
 impl Presence {
-    /// The watch over a client that sends a request of HTTP/1.`minor`. HTTP/1.0 does not know interim responses.
-    pub const fn new(minor: u8) -> Self {
-        Self {
-            watches: Cell::new(false),
-            may_ask: Cell::new(minor > 0),
-        }
+    /// A request of HTTP/1.`minor` has come. HTTP/1.0 does not know interim responses.
+    #[inline]
+    pub fn requested(&self, minor: u8) {
+        self.watches.set(false);
+        self.may_ask.set(minor > 0);
     }
 
     /// Begins to watch: the request slot is free.
@@ -43,7 +42,13 @@ impl Presence {
         }
     }
 
-    /// The final response has begun, so no interim one may follow.
+    /// Ends the watch: something else needs the request slot.
+    pub fn end(&self, client: &Client) {
+        self.watches.set(false);
+        client.deadline.clear(Slot::Request);
+    }
+
+    /// The final response is about to leave, so no interim one may follow.
     #[inline]
     pub fn answered(&self) {
         self.may_ask.set(false);

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::lane::{Held, Lane};
-use super::presence::Presence;
 use super::request::Request;
 use crate::balance::NoServer;
 use crate::net::deadline::Slot;
@@ -44,7 +43,7 @@ pub(super) async fn wait(
     client.deadline.set(Slot::Response, queue.patience);
     let served = serve(lane, client, request, &turn).await;
     client.deadline.clear(Slot::Response);
-    client.deadline.clear(Slot::Request);
+    client.presence.end(client);
     let waited = started.elapsed().as_micros() as u64;
     counters.queue_wait_us.add(waited);
     count(counters, served);
@@ -57,13 +56,12 @@ async fn serve(
     request: &Request<'_>,
     turn: &Turn<'_>,
 ) -> Result<usize, Unserved> {
-    let presence = Presence::new(request.traits.minor);
-    presence.begin(lane, client);
+    client.presence.begin(lane, client);
     loop {
         let mut called = pin!(client.deadline.guard(Slot::Response, turn.called()));
         let called = poll_fn(|cx| match called.as_mut().poll(cx) {
             Poll::Ready(called) => Poll::Ready(called.map_err(|_| Unserved::Overdue)),
-            Poll::Pending if presence.is_gone(lane, client) => {
+            Poll::Pending if client.presence.is_gone(lane, client) => {
                 Poll::Ready(Err(Unserved::ClientGone))
             }
             Poll::Pending => Poll::Pending,

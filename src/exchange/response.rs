@@ -10,7 +10,6 @@ use std::time::Instant;
 use super::client::Client;
 use super::lane::Lane;
 use super::pace::{Debt, Pace};
-use super::presence::Presence;
 use super::request::Traits;
 use super::sticky;
 use super::transfer::{self, Patience, TransferError};
@@ -125,8 +124,6 @@ pub struct Answering<'x> {
     pub server: &'x Server,
     /// The request's body is still under way.
     pub uploading: Cell<bool>,
-    /// The watch over the client, which begins when its request is sent.
-    pub presence: Presence,
     /// The final head has come.
     pub head_seen: Cell<bool>,
     /// When the attempt began.
@@ -165,6 +162,7 @@ impl Answering<'_> {
             coding,
             mut finish,
         } = start;
+        self.client.presence.answered();
         self.send_queued(out).await?;
         if !reader.ended() {
             // Boxed, like all rarer parts: what every exchange holds stays small.
@@ -242,7 +240,7 @@ impl Answering<'_> {
         let mut wait = pin!(deadline.guard(Slot::Response, server.readable()));
         poll_fn(|cx| match wait.as_mut().poll(cx) {
             Poll::Ready(waited) => Poll::Ready(readiness(waited)),
-            Poll::Pending if self.presence.is_gone(self.lane, self.client) => {
+            Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
                 Poll::Ready(Err(Failure::ClientGone))
             }
             Poll::Pending => Poll::Pending,
@@ -263,7 +261,6 @@ impl Answering<'_> {
         }
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
-        self.presence.answered();
         self.client.deadline.clear(Slot::Response);
         let head_us = self.started.elapsed().as_micros() as u64;
         let counters = self.lane.server(self.server.id);

@@ -35,8 +35,7 @@ impl Spare {
         let server = &group.servers[index];
         let _running = Held::new(&lane.server(server.id).active);
         let answering = attempt::answering(lane, client, request, index, Instant::now());
-        answering.presence.answered();
-        answering.presence.begin(lane, client);
+        client.presence.begin(lane, client);
         match answering
             .pass_on(&self.connection.socket, *self.start)
             .await
