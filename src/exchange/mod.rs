@@ -3,11 +3,12 @@
 //! ```text
 //! request ──> route ──> attempt (choose, connect) ──> upload ─┐
 //!                          ^        │                         ├─ both at once
-//!                          └ retry ─┴──────────> response <───┘ ──> tunnel, when the answer is 101
+//!                          └ retry ─┴──────────> response <───┘ ──> download, or tunnel when the answer is 101
 //! ```
 
 pub mod attempt;
 pub mod client;
+mod download;
 #[cfg(debug_assertions)]
 pub mod fault;
 pub mod gate;

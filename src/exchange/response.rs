@@ -9,19 +9,19 @@ use std::time::Instant;
 
 use super::client::Client;
 use super::lane::Lane;
-use super::pace::{Debt, Pace};
+use super::pace::Debt;
 use super::request::Traits;
 use super::sticky;
-use super::transfer::{self, Patience, TransferError};
+use super::transfer;
 use crate::config::Statuses;
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
-use crate::http1::framing::{self, Framing};
+use crate::http1::framing::{self, Framing, Options};
 use crate::http1::head::{Progress, ResponseHead};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Interrupt, Slot};
 use crate::net::socket::Socket;
-use crate::telemetry::counters::{FailureKind, TimeoutKind};
+use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
 
 /// Interim responses that a server may send before the final one.
@@ -62,10 +62,10 @@ impl From<Refusal> for Failure {
 #[derive(Debug)]
 pub struct Start {
     /// The head for the client and what has come of the body.
-    out: Vec<u8>,
-    reader: Reader,
-    coding: Coding,
-    finish: Finish,
+    pub(super) out: Vec<u8>,
+    pub(super) reader: Reader,
+    pub(super) coding: Coding,
+    pub(super) finish: Finish,
 }
 
 impl Start {
@@ -106,6 +106,16 @@ enum Received {
     Interim(Vec<u8>, usize),
     /// The final response.
     Final(Start),
+}
+
+/// A complete head.
+#[derive(Clone, Copy)]
+struct Arrived<'a> {
+    head: &'a ResponseHead,
+    /// The bytes it was parsed from.
+    bytes: &'a [u8],
+    /// What its Connection field says.
+    options: Options,
 }
 
 /// One attempt's answering side.
@@ -152,23 +162,6 @@ impl Answering<'_> {
             return Err(Failure::Unwanted);
         }
         self.pass_on(server, start).await
-    }
-
-    /// Passes on an answer that has begun.
-    pub async fn pass_on(&self, server: &Socket, start: Start) -> Result<Finish, Failure> {
-        let Start {
-            out,
-            mut reader,
-            coding,
-            mut finish,
-        } = start;
-        self.client.presence.answered();
-        self.send_queued(out).await?;
-        if !reader.ended() {
-            // Boxed, like all rarer parts: what every exchange holds stays small.
-            Box::pin(self.body(server, &mut reader, coding, &mut finish)).await?;
-        }
-        Ok(finish)
     }
 
     /// Reads up to the final head; interim responses are passed on at once.
@@ -235,7 +228,7 @@ impl Answering<'_> {
     }
 
     /// Waits for the server, now and then looking whether the client is still there.
-    async fn readable(&self, server: &Socket) -> Result<(), Failure> {
+    pub(super) async fn readable(&self, server: &Socket) -> Result<(), Failure> {
         let deadline = &self.client.deadline;
         let mut wait = pin!(deadline.guard(Slot::Response, server.readable()));
         poll_fn(|cx| match wait.as_mut().poll(cx) {
@@ -253,11 +246,14 @@ impl Answering<'_> {
         let Progress::Complete(head_bytes) = head.parse(bytes, &self.lane.limits)? else {
             return Ok(Received::Partial);
         };
+        let (bytes, rest) = bytes.split_at(head_bytes);
+        let arrived = Arrived {
+            head,
+            bytes,
+            options: framing::options(&head.fields, bytes),
+        };
         if head.status < 200 && head.status != 101 {
-            return Ok(Received::Interim(
-                self.interim(head, &bytes[..head_bytes]),
-                head_bytes,
-            ));
+            return Ok(Received::Interim(self.interim(arrived), head_bytes));
         }
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
@@ -271,9 +267,9 @@ impl Answering<'_> {
             sticky::count(self.traits.bond, self.index, counters);
         }
         let mut start = if head.status == 101 {
-            self.switch(head, &bytes[..head_bytes], &bytes[head_bytes..])?
+            self.switch(arrived, rest)?
         } else {
-            self.final_response(head, framing, &bytes[..head_bytes], &bytes[head_bytes..])?
+            self.final_response(arrived, framing, rest)?
         };
         start.finish.head_us = head_us;
         Ok(Received::Final(start))
@@ -281,18 +277,22 @@ impl Answering<'_> {
 
     fn write_head(
         &self,
-        head: &ResponseHead,
-        bytes: &[u8],
+        arrived: Arrived<'_>,
         chunked: bool,
         persistence: Persistence,
         out: &mut Vec<u8>,
     ) {
+        let Arrived {
+            head,
+            bytes,
+            options,
+        } = arrived;
         let cookie = self.cookie(head.status);
         self.lane.with_date(|date| {
             Response {
                 head,
                 bytes,
-                options: framing::options(&head.fields, bytes),
+                options,
                 chunked,
                 persistence,
                 date,
@@ -320,21 +320,21 @@ impl Answering<'_> {
     }
 
     /// An interim response for the client (RFC 9110 section 15.2). HTTP/1.0 does not know them.
-    fn interim(&self, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
-        let mut out = self.lane.take_for(bytes.len());
+    fn interim(&self, arrived: Arrived<'_>) -> Vec<u8> {
+        let mut out = self.lane.take_for(arrived.bytes.len());
         if self.traits.minor > 0 {
-            self.write_head(head, bytes, false, Persistence::Implied, &mut out);
+            self.write_head(arrived, false, Persistence::Implied, &mut out);
         }
         out
     }
 
     /// 101: only the client's own offer can be taken up.
-    fn switch(&self, head: &ResponseHead, bytes: &[u8], early: &[u8]) -> Result<Start, Failure> {
+    fn switch(&self, arrived: Arrived<'_>, early: &[u8]) -> Result<Start, Failure> {
         if !self.traits.upgrade {
             return Err(Failure::Server(FailureKind::BadResponse));
         }
-        let mut out = self.lane.take_for(bytes.len());
-        self.write_head(head, bytes, false, Persistence::Upgrade, &mut out);
+        let mut out = self.lane.take_for(arrived.bytes.len());
+        self.write_head(arrived, false, Persistence::Upgrade, &mut out);
         let finish = Finish {
             status: 101,
             persistent: false,
@@ -353,12 +353,15 @@ impl Answering<'_> {
 
     fn final_response(
         &self,
-        head: &ResponseHead,
+        arrived: Arrived<'_>,
         framing: Framing,
-        bytes: &[u8],
         rest: &[u8],
     ) -> Result<Start, Failure> {
-        let options = framing::options(&head.fields, bytes);
+        let Arrived {
+            head,
+            bytes,
+            options,
+        } = arrived;
         let coding = match framing {
             Framing::Chunked if self.traits.minor > 0 => Coding::chunked(options),
             // A body whose end only the connection marked gets an end of its own, and the client keeps its connection.
@@ -374,13 +377,7 @@ impl Answering<'_> {
             (true, _) => Persistence::Implied,
         };
         let mut out = self.lane.take_for(bytes.len() + rest.len());
-        self.write_head(
-            head,
-            bytes,
-            coding != Coding::Identity,
-            persistence,
-            &mut out,
-        );
+        self.write_head(arrived, coding != Coding::Identity, persistence, &mut out);
         let mut reader = Reader::new(framing);
         let moved = if reader.ended() {
             Moved::default()
@@ -411,159 +408,6 @@ impl Answering<'_> {
         // A server that answers before it has the body mostly wants no more of it.
         let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
         self.traits.persistent && !cut_short && !self.client.is_leaving(self.lane)
-    }
-
-    /// Passes the rest of the body on as it comes.
-    async fn body(
-        &self,
-        server: &Socket,
-        reader: &mut Reader,
-        coding: Coding,
-        finish: &mut Finish,
-    ) -> Result<(), Failure> {
-        let truncated = Failure::Truncated {
-            until_close: !finish.persistent && matches!(coding, Coding::Identity),
-        };
-        while !reader.ended() {
-            self.client
-                .deadline
-                .set(Slot::Response, self.group.response_body_ticks);
-            let input = self.receive_body(server).await.map_err(|why| match why {
-                Failure::ClientGone => why,
-                Failure::Server(FailureKind::ResponseTimeout) => {
-                    self.lane.counters.timeout(TimeoutKind::ResponseBody).inc();
-                    truncated
-                }
-                _ => truncated,
-            })?;
-            if input.is_empty() {
-                return self.end_of_stream(reader, coding, truncated).await;
-            }
-            self.lane
-                .server(self.server.id)
-                .bytes_in
-                .add(input.len() as u64);
-            let passed = self.pass(&input, reader, coding, finish, truncated).await;
-            self.lane.give(input);
-            passed?;
-        }
-        self.client.deadline.clear(Slot::Response);
-        Ok(())
-    }
-
-    /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
-    async fn receive_body(&self, server: &Socket) -> Result<Vec<u8>, Failure> {
-        loop {
-            self.readable(server).await?;
-            let mut buffer = self.lane.bulk.take();
-            match transfer::recv_now(server, &mut buffer) {
-                Ok(Some(_)) => return Ok(buffer),
-                Ok(None) => self.lane.bulk.give(buffer),
-                Err(_) => return Err(Failure::NoAnswer),
-            }
-        }
-    }
-
-    /// Passes on what of the body `input` holds.
-    async fn pass(
-        &self,
-        input: &[u8],
-        reader: &mut Reader,
-        coding: Coding,
-        finish: &mut Finish,
-        truncated: Failure,
-    ) -> Result<(), Failure> {
-        if reader.is_plain() && coding == Coding::Identity {
-            let taken = reader.take_plain(input.len());
-            finish.reusable &= taken == input.len();
-            finish.body_bytes += taken as u64;
-            return self.send(&input[..taken]).await;
-        }
-        let mut output = self.lane.take_for(input.len());
-        let moved = reader
-            .transfer(input, coding, &self.lane.limits, &mut output)
-            .map_err(|_| truncated)?;
-        finish.reusable &= moved.consumed == input.len();
-        finish.body_bytes += moved.data;
-        let sent = if output.is_empty() {
-            Ok(())
-        } else {
-            self.send(&output).await
-        };
-        self.lane.give(output);
-        sent
-    }
-
-    /// The server has closed: the end of a body without length, the truncation of any other.
-    async fn end_of_stream(
-        &self,
-        reader: &Reader,
-        coding: Coding,
-        truncated: Failure,
-    ) -> Result<(), Failure> {
-        if !matches!(reader, Reader::UntilClose) {
-            return Err(truncated);
-        }
-        if coding == Coding::Identity {
-            Ok(())
-        } else {
-            self.send(b"0\r\n\r\n").await
-        }
-    }
-
-    /// Sends a buffer and gives it back to its pool.
-    async fn send_queued(&self, buffer: Vec<u8>) -> Result<(), Failure> {
-        self.lane.counters.bytes_out.add(buffer.len() as u64);
-        let Client {
-            socket, deadline, ..
-        } = self.client;
-        let (sent, buffer) = transfer::send_queued(
-            self.lane,
-            socket,
-            buffer,
-            deadline,
-            Slot::Response,
-            self.patience(),
-        )
-        .await;
-        self.lane.give(buffer);
-        sent.map_err(client_failure)
-    }
-
-    /// With the client.
-    #[inline]
-    fn patience(&self) -> Patience<'_> {
-        let rate = self.lane.timeouts.response_rate.as_ref();
-        Patience {
-            stall: self.lane.timeouts.write,
-            pace: rate.map(|rate| Pace {
-                rate,
-                debt: &self.debt,
-            }),
-        }
-    }
-
-    async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
-        self.lane.counters.bytes_out.add(bytes.len() as u64);
-        let deadline = &self.client.deadline;
-        transfer::send_all(
-            &self.client.socket,
-            bytes,
-            deadline,
-            Slot::Response,
-            self.patience(),
-        )
-        .await
-        .map_err(client_failure)
-    }
-}
-
-#[allow(clippy::needless_pass_by_value)] // the form that map_err takes
-fn client_failure(error: TransferError) -> Failure {
-    match error {
-        TransferError::Gone => Failure::ClientGone,
-        TransferError::Overdue => Failure::ClientStalled,
-        TransferError::TooSlow => Failure::ClientSlow,
     }
 }
 
