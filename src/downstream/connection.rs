@@ -4,7 +4,7 @@
 //!        ┌── idle: no buffer, no future but the outer one ◄──┐
 //! accept ┘    │ bytes                                        │ nothing more is there
 //!             ▼                                              │
-//!          active: head ──> exchange ──> next head ... ──────┘
+//!          active: head ──> exchange ──> next head ... ──────┘ for a moment
 //!             │ close, error, timeout
 //!             ▼
 //!          linger ──> closed
@@ -27,6 +27,9 @@ use crate::telemetry::counters::TimeoutKind;
 
 /// How long a closing connection waits for the client to have read the answer.
 const LINGER_FOR: Duration = Duration::from_secs(2);
+/// How long a connection stays ready for the next request before it gives up its memory and is idle: going idle and coming back costs a
+/// large allocation, which a client that sends one request after the other need not pay for.
+const WARM_FOR: Duration = Duration::from_millis(200);
 /// How long a connection without a request may still send one when the process drains.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// Bytes that a closing connection reads and drops at most.
@@ -47,7 +50,8 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             if after != After::KeepAlive {
                 return Box::pin(close(&lane, &client, after)).await;
             }
-            client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
+            let rest = lane.timeouts.keep_alive.saturating_sub(WARM_FOR.into());
+            client.deadline.set(Slot::Request, rest);
         }
         count_end(&lane, &client);
         if lane.deadlines.draining() && client.socket.has_unsent() {
@@ -87,45 +91,48 @@ fn count_end(lane: &Lane, client: &Client) {
     }
 }
 
-/// Serves the requests that have come. [`After::KeepAlive`] when no byte of a further one is there.
+/// Serves the requests that have come and those that soon follow. [`After::KeepAlive`] when no byte of a further one is there.
 async fn active(lane: &Lane, client: &Client) -> After {
-    let _active = Held::new(&lane.counters.active);
     loop {
-        let after = match receive(lane, client).await {
-            Ok(Some(mut request)) => {
-                #[cfg(debug_assertions)]
-                crate::exchange::fault::provoke(lane, &request);
-                let _in_flight = lane
-                    .gate
-                    .as_ref()
-                    .map(|_| Held::new(&lane.counters.in_flight));
-                attempt::run(lane, client, &mut request).await
+        let after = {
+            let _active = Held::new(&lane.counters.active);
+            let mut head = lane.take_request_head();
+            let mut step = first(lane, client, &mut head);
+            if let Ok(Step::More) = step {
+                step = Box::pin(rest(lane, client, &mut head)).await;
             }
-            Ok(None) => After::Close,
-            Err(rejection) => reject(lane, client, &rejection).await,
+            lane.give_request_head(head);
+            match step {
+                Ok(Step::Request(mut request)) => {
+                    lane.counters.requests.inc();
+                    client.requests.set(client.requests.get() + 1);
+                    #[cfg(debug_assertions)]
+                    crate::exchange::fault::provoke(lane, &request);
+                    let _in_flight = lane
+                        .gate
+                        .as_ref()
+                        .map(|_| Held::new(&lane.counters.in_flight));
+                    attempt::run(lane, client, &mut request).await
+                }
+                Ok(Step::More | Step::Gone) => After::Close,
+                Err(rejection) => Box::pin(reject(lane, client, rejection)).await,
+            }
         };
-        if after != After::KeepAlive || client.pending.borrow().is_empty() {
+        if after != After::KeepAlive {
             return after;
+        }
+        if client.pending.borrow().is_empty() && !follows(lane, client).await {
+            return After::KeepAlive;
         }
     }
 }
 
-/// Reads a request, waiting for the rest of its head. `None` when the client is gone without one.
-async fn receive<'l>(lane: &'l Lane, client: &Client) -> Result<Option<Request<'l>>, Rejection> {
-    let mut head = lane.take_request_head();
-    let mut request = first(lane, client, &mut head);
-    if let Ok(Step::More) = request {
-        request = rest(lane, client, &mut head).await;
-    }
-    lane.give_request_head(head);
-    match request? {
-        Step::Request(request) => {
-            lane.counters.requests.inc();
-            client.requests.set(client.requests.get() + 1);
-            Ok(Some(request))
-        }
-        Step::More | Step::Gone => Ok(None),
-    }
+/// Whether another request comes within a moment. What else there may be to see is left to the idle connection.
+async fn follows(lane: &Lane, client: &Client) -> bool {
+    let warm = lane.timeouts.keep_alive.min(WARM_FOR.into());
+    client.deadline.set(Slot::Request, warm);
+    let ready = client.deadline.guard_idle(client.socket.readable()).await;
+    matches!(ready, Ok(Ok(())))
 }
 
 /// How far the reading of a request has come.
@@ -256,7 +263,7 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
     })
 }
 
-async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
+async fn reject(lane: &Lane, client: &Client, rejection: Rejection) -> After {
     let started = Instant::now();
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);

@@ -38,6 +38,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
     };
     let after = match group.choose_first(request.key, request.traits.bond) {
         Ok(server) => attempts(lane, client, request, server, &mut course).await,
+        // Boxed, like all rarer parts: what every exchange holds stays small.
         Err(why) => Box::pin(without_server(lane, client, request, why, &mut course)).await,
     };
     group.release();
@@ -69,42 +70,60 @@ async fn without_server(
     own_answer(lane, client, request, answer, course).await
 }
 
-/// Attempts until one gives an answer or no further one may be made.
+/// The first attempt, and what follows when it gives no answer.
 async fn attempts(
     lane: &Lane,
     client: &Client,
     request: &mut Request<'_>,
-    first: usize,
+    index: usize,
+    course: &mut Course,
+) -> After {
+    match attempt(lane, client, request, index, false, course).await {
+        Ok((finish, connection)) => {
+            let server = &request.group.servers[index];
+            finished(lane, client, request, server, &finish, connection, course)
+        }
+        Err(fault) => Box::pin(again(lane, client, request, index, fault, course)).await,
+    }
+}
+
+/// After a failed attempt: further ones until one gives an answer or no further one may be made.
+async fn again(
+    lane: &Lane,
+    client: &Client,
+    request: &mut Request<'_>,
+    mut index: usize,
+    mut fault: Fault,
     course: &mut Course,
 ) -> After {
     let group = request.group;
-    let (mut index, mut fresh) = (first, false);
     loop {
         let server = &group.servers[index];
-        let fault = match attempt(lane, client, request, index, fresh, course).await {
-            Ok((finish, connection)) => {
-                if let Some(spare) = course.spare.take() {
-                    spare.discard(lane, group);
-                }
-                return finished(lane, client, request, server, &finish, connection, course);
-            }
-            Err(fault) => fault,
-        };
         group.release();
         count(lane, group, index, &fault, course.reused);
         let Some((kind, next)) = another(lane, request, index, &fault, course) else {
-            return Box::pin(give_up(lane, client, request, server, fault, course)).await;
+            return give_up(lane, client, request, server, fault, course).await;
         };
         if let Fault::Status(spare) = fault
             && let Some(older) = course.spare.replace(spare)
         {
             older.discard(lane, group);
         }
-        fresh = kind == RetryKind::Reused;
-        index = next;
         course.retries += 1;
         lane.counters.retries.inc();
         lane.server(server.id).retry(kind).inc();
+        index = next;
+        let fresh = kind == RetryKind::Reused;
+        fault = match attempt(lane, client, request, index, fresh, course).await {
+            Ok((finish, connection)) => {
+                if let Some(spare) = course.spare.take() {
+                    spare.discard(lane, group);
+                }
+                let server = &group.servers[index];
+                return finished(lane, client, request, server, &finish, connection, course);
+            }
+            Err(fault) => fault,
+        };
     }
 }
 

@@ -150,9 +150,19 @@ impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
     pub async fn run(&self, server: &Socket) -> Result<Finish, Failure> {
         let mut head = self.lane.take_response_head();
-        let start = self.start(server, &mut head).await;
+        let mut pending = Vec::new();
+        let received = loop {
+            self.readable(server).await?;
+            if let Some(received) = self.receive(server, &mut head, &mut pending)? {
+                break received;
+            }
+        };
+        let start = match received {
+            Received::Final(start) => start,
+            // Boxed, like all rarer parts: what every exchange holds stays small.
+            other => Box::pin(self.start(server, &mut head, pending, other)).await?,
+        };
         self.lane.give_response_head(head);
-        let start = start?;
         if let Some(statuses) = self.unwanted_statuses
             && statuses.contains(start.finish.status)
             // With the rest of the request's body under way, neither can wait.
@@ -164,15 +174,19 @@ impl Answering<'_> {
         self.pass_on(server, start).await
     }
 
-    /// Reads up to the final head; interim responses are passed on at once.
-    async fn start(&self, server: &Socket, head: &mut ResponseHead) -> Result<Start, Failure> {
-        let mut pending = Vec::new();
+    /// Reads up to the final head, of which a part or an interim response has come; interim responses are passed on at once.
+    async fn start(
+        &self,
+        server: &Socket,
+        head: &mut ResponseHead,
+        mut pending: Vec<u8>,
+        mut received: Received,
+    ) -> Result<Start, Failure> {
         let mut interims = 0;
-        let mut received = self.receive(server, head, &mut pending).await?;
         loop {
-            received = match received {
+            match received {
                 Received::Final(start) => return Ok(start),
-                Received::Partial => self.receive(server, head, &mut pending).await?,
+                Received::Partial => {}
                 Received::Interim(out, used) => {
                     interims += 1;
                     if interims > INTERIMS_MAX {
@@ -184,47 +198,46 @@ impl Answering<'_> {
                         self.send(&out).await?;
                     }
                     self.lane.give(out);
-                    if pending.is_empty() {
-                        self.receive(server, head, &mut pending).await?
-                    } else {
-                        self.read(head, &pending)?
+                    if !pending.is_empty() {
+                        received = self.read(head, &pending)?;
+                        continue;
                     }
+                }
+            }
+            received = loop {
+                self.readable(server).await?;
+                if let Some(received) = self.receive(server, head, &mut pending)? {
+                    break received;
                 }
             };
         }
     }
 
-    /// Waits for bytes and reads them. What is not a complete final head stays in `pending`.
-    async fn receive(
+    /// Reads what has come. What is not a complete final head stays in `pending`.
+    fn receive(
         &self,
         server: &Socket,
         head: &mut ResponseHead,
         pending: &mut Vec<u8>,
-    ) -> Result<Received, Failure> {
-        loop {
-            self.readable(server).await?;
-            let received = self.lane.with_scratch(|scratch| {
-                let count = match transfer::recv_now(server, scratch) {
-                    Ok(None) => return Ok(None),
-                    Ok(Some(0)) | Err(_) if pending.is_empty() => return Err(Failure::NoAnswer),
-                    Ok(Some(0)) | Err(_) => return Err(Failure::Server(FailureKind::Closed)),
-                    Ok(Some(count)) => count,
-                };
-                self.lane.server(self.server.id).bytes_in.add(count as u64);
-                if pending.is_empty() {
-                    let received = self.read(head, scratch)?;
-                    if !matches!(received, Received::Final(_)) {
-                        pending.extend_from_slice(scratch);
-                    }
-                    return Ok(Some(received));
+    ) -> Result<Option<Received>, Failure> {
+        self.lane.with_scratch(|scratch| {
+            let count = match transfer::recv_now(server, scratch) {
+                Ok(None) => return Ok(None),
+                Ok(Some(0)) | Err(_) if pending.is_empty() => return Err(Failure::NoAnswer),
+                Ok(Some(0)) | Err(_) => return Err(Failure::Server(FailureKind::Closed)),
+                Ok(Some(count)) => count,
+            };
+            self.lane.server(self.server.id).bytes_in.add(count as u64);
+            if pending.is_empty() {
+                let received = self.read(head, scratch)?;
+                if !matches!(received, Received::Final(_)) {
+                    pending.extend_from_slice(scratch);
                 }
-                pending.extend_from_slice(scratch);
-                self.read(head, pending).map(Some)
-            })?;
-            if let Some(received) = received {
-                return Ok(received);
+                return Ok(Some(received));
             }
-        }
+            pending.extend_from_slice(scratch);
+            self.read(head, pending).map(Some)
+        })
     }
 
     /// Waits for the server, now and then looking whether the client is still there.
