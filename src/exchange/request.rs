@@ -21,7 +21,7 @@ use crate::http1::forward::{Origin, Request as Forward};
 use crate::http1::framing::{self, Framing, Options};
 use crate::http1::head::{Limits, Progress, RequestHead};
 use crate::http1::refusal::Refusal;
-use crate::http1::target::{Target, host_of, is_authority};
+use crate::http1::target::{Target, is_authority};
 use crate::upstream::group::{Group, Server};
 use crate::upstream::sticky::Bond;
 
@@ -197,7 +197,7 @@ impl<'l> Reading<'l, '_> {
             gate.admit(client)
                 .map_err(|answer| self.reject(framing, answer))?;
         }
-        let Some(route) = self.lane.router.find(host_of(host), target.path()) else {
+        let Some(route) = self.lane.router.find(host, &target.path_and_query) else {
             return Err(self
                 .reject(framing, Answer::new(404, "no route for this host and path"))
                 .into());
@@ -283,8 +283,7 @@ impl<'l> Reading<'l, '_> {
     }
 
     fn expects_continue(&self) -> bool {
-        let mut fields = self.head.fields.iter();
-        fields.any(|field| field.kind == Name::Expect)
+        self.head.fields.has(Name::Expect)
     }
 
     /// Only `100-continue` is known, and HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
@@ -292,8 +291,7 @@ impl<'l> Reading<'l, '_> {
         let mut values = self
             .head
             .fields
-            .iter()
-            .filter(|field| field.kind == Name::Expect)
+            .named(Name::Expect)
             .map(|field| field.value.of(self.bytes));
         if values.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
             Ok(())
@@ -318,11 +316,7 @@ impl<'l> Reading<'l, '_> {
 
     fn check_length(&self, framing: Framing) -> Result<(), Rejection> {
         let method = self.head.method.of(self.bytes);
-        let declared = self
-            .head
-            .fields
-            .iter()
-            .any(|field| field.kind == Name::ContentLength);
+        let declared = self.head.fields.has(Name::ContentLength);
         // RFC 1945 section 8.3: every HTTP/1.0 POST states its length; without one its end cannot be found.
         if self.head.minor == 0 && framing == Framing::Empty && !declared && method == b"POST" {
             return Err(self.reject(
@@ -343,8 +337,7 @@ impl<'l> Reading<'l, '_> {
         let mut hosts = self
             .head
             .fields
-            .iter()
-            .filter(|field| field.kind == Name::Host)
+            .named(Name::Host)
             .map(|field| field.value.of(self.bytes));
         match (hosts.next(), hosts.next()) {
             (_, Some(_)) => Err(Refusal::Host),
@@ -369,11 +362,7 @@ impl<'l> Reading<'l, '_> {
         if !self.options.upgrade || self.head.minor == 0 {
             return None;
         }
-        let mut fields = self
-            .head
-            .fields
-            .iter()
-            .filter(|field| field.kind == Name::Upgrade);
+        let mut fields = self.head.fields.named(Name::Upgrade);
         let (field, more) = (fields.next()?, fields.next());
         let h2c = list(field.value.of(self.bytes))
             .any(|protocol| protocol.len() >= 3 && protocol[..3].eq_ignore_ascii_case(b"h2c"));
@@ -391,8 +380,8 @@ impl<'l> Reading<'l, '_> {
         let host = self
             .head
             .fields
-            .iter()
-            .find(|field| field.kind == Name::Host)
+            .named(Name::Host)
+            .next()
             .map_or(&b""[..], |field| field.value.of(self.bytes));
         Rejection {
             answer,

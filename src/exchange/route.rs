@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::{HostPattern, Route};
+use crate::http1::target::{host_of, path_of};
 
 /// All routes, the most specific first.
 #[derive(Debug)]
@@ -29,13 +30,13 @@ impl Router {
         Self { routes, only }
     }
 
-    /// The route of a request for `path` (without query) on `host` (without port).
+    /// The route of a request for `path_and_query` at `authority`.
     #[inline]
-    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
+    pub fn find(&self, authority: &[u8], path_and_query: &[u8]) -> Option<&Route> {
         if self.only {
             self.routes.first()
         } else {
-            self.search(host, path)
+            self.search(host_of(authority), path_of(path_and_query))
         }
     }
 
@@ -158,6 +159,8 @@ mod tests {
             ("h", "/api/v2", 2),
             ("h", "/api/v2/z", 2),
             ("h", "/api/v22", 1),
+            ("h", "/api?/v2", 1),
+            ("b.example.com:80", "/x?y", 5),
             ("z.EXAMPLE.com", "/api", 3),
             ("example.com", "/", 0),
             ("z.a.example.com.", "/", 4),

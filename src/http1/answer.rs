@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use http::StatusCode;
 
 use super::class::trim;
-use super::field::{Field, Name, list};
+use super::field::{Fields, Name, list};
 use super::forward::{write_field, write_number, write_status_line};
 
 /// An answer of our own.
@@ -81,8 +81,8 @@ pub struct Form {
 
 /// Whether a client is better served with JSON than with text, by its Accept fields (RFC 9110 section 12.5.1). JSON is for clients that
 /// have no wish; text for those that wish for neither, and of equal wishes the one that stands first.
-pub fn prefers_json(fields: &[Field], bytes: &[u8]) -> bool {
-    let accepts = fields.iter().filter(|field| field.kind == Name::Accept);
+pub fn prefers_json(fields: &Fields, bytes: &[u8]) -> bool {
+    let accepts = fields.named(Name::Accept);
     let ranges = accepts.flat_map(|field| list(field.value.of(bytes)));
     let (mut json, mut text) = (Wish::default(), Wish::default());
     let (mut none, mut other_text) = (true, false);

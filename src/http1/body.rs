@@ -162,7 +162,7 @@ fn write_end(
         return Ok(());
     }
     out.extend_from_slice(b"0\r\n");
-    for field in fields {
+    for field in &fields {
         let name = field.name.of(trailer);
         if coding == Coding::ChunkedTrailers && may_trail(field.kind, name) {
             out.extend_from_slice(name);

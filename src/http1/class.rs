@@ -3,7 +3,7 @@
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const VALUE: u8 = 4;
-const HOST: u8 = 8;
+const NAME: u8 = 8;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -23,8 +23,8 @@ const fn classes() -> [u8; 256] {
         if b == b'\t' || b >= b' ' && b != 0x7f {
             table[byte] |= VALUE;
         }
-        if alphanumeric || is_one_of(b, b"-._~%!$&'()*+;=:[]") {
-            table[byte] |= HOST;
+        if alphanumeric || is_one_of(b, b"-._~%!$&'()*+;=") {
+            table[byte] |= NAME;
         }
         byte += 1;
     }
@@ -45,7 +45,14 @@ const fn is_one_of(byte: u8, set: &[u8]) -> bool {
 /// Whether `bytes` is a token (RFC 9110 section 5.6.2): one or more of its characters.
 #[inline]
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&b| CLASSES[b as usize] & TOKEN != 0)
+    !bytes.is_empty() && token_length(bytes) == bytes.len()
+}
+
+/// How many bytes at the start of `bytes` may stand in a token.
+#[inline]
+pub fn token_length(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|&b| CLASSES[b as usize] & TOKEN == 0);
+    end.unwrap_or(bytes.len())
 }
 
 /// Whether every byte may stand in a request target.
@@ -54,10 +61,12 @@ pub fn is_target(bytes: &[u8]) -> bool {
     bytes.iter().all(|&b| CLASSES[b as usize] & TARGET != 0)
 }
 
-/// Whether every byte may stand in a Host value (RFC 3986 section 3.2.2); not the comma, with which two values could pass for one.
+/// How many bytes at the start of `bytes` may stand in a registered name (RFC 3986 section 3.2.2); not the comma, with which two Host
+/// values could pass for one.
 #[inline]
-pub fn is_host(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| CLASSES[b as usize] & HOST != 0)
+pub fn name_length(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|&b| CLASSES[b as usize] & NAME == 0);
+    end.unwrap_or(bytes.len())
 }
 
 /// Whether every byte may stand in a field value (RFC 9110 section 5.5): visible, space, tab or above 0x7f.

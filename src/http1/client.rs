@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::field::{Field, Name, list};
+use super::field::{Fields, Name, list};
 
 /// An address as text, made once for a connection.
 #[derive(Clone, Copy, Debug)]
@@ -39,16 +39,12 @@ impl AddressText {
 ///
 /// Call it only when the peer itself is trusted. `None` where the field is absent or its right end is not an address.
 pub fn forwarded_address(
-    fields: &[Field],
+    fields: &Fields,
     bytes: &[u8],
     trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let mut farthest = None;
-    for field in fields
-        .iter()
-        .rev()
-        .filter(|field| field.kind == Name::XForwardedFor)
-    {
+    for field in fields.named(Name::XForwardedFor).rev() {
         let members: Vec<&[u8]> = list(field.value.of(bytes)).collect();
         for member in members.into_iter().rev() {
             let Some(address) = address(member) else {

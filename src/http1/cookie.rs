@@ -3,13 +3,13 @@
 use memchr::memchr;
 
 use super::class::trim;
-use super::field::{Field, Name};
+use super::field::{Fields, Name};
 
 /// The value of the first cookie of this name, in however many Cookie fields; quotes are a part of it. Names differ by case.
 ///
 /// What is no `name=value` is passed over. It takes one look at each byte, of which the limits of a head allow so many.
-pub fn find<'a>(fields: &[Field], bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let cookies = fields.iter().filter(|field| field.kind == Name::Cookie);
+pub fn find<'a>(fields: &Fields, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let cookies = fields.named(Name::Cookie);
     cookies
         .map(|field| field.value.of(bytes))
         .find_map(|value| in_value(value, name))

@@ -1,5 +1,7 @@
 //! Field names that the proxy itself acts on, and where a field's parts stand.
 
+use std::ops::Deref;
+
 /// A field that the proxy acts on, or [`Name::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names are the fields' own
@@ -42,33 +44,34 @@ impl Name {
             return Self::Other;
         };
         let (candidate, text): (Self, &[u8]) = match (bytes.len(), first | 0x20) {
-            (2, b't') => (Self::Te, b"te"),
-            (3, b'v') => (Self::Via, b"via"),
-            (4, b'h') => (Self::Host, b"host"),
-            (4, b'd') => (Self::Date, b"date"),
-            (6, b'a') => (Self::Accept, b"accept"),
-            (6, b'c') => (Self::Cookie, b"cookie"),
-            (6, b'e') => (Self::Expect, b"expect"),
-            (7, b'r') => (Self::Referer, b"referer"),
-            (7, b't') => (Self::Trailer, b"trailer"),
-            (7, b'u') => (Self::Upgrade, b"upgrade"),
-            (9, b'f') => (Self::Forwarded, b"forwarded"),
-            (9, b'x') => (Self::XRealIp, b"x-real-ip"),
-            (10, b'c') => (Self::Connection, b"connection"),
-            (10, b'k') => (Self::KeepAlive, b"keep-alive"),
-            (10, b'u') => (Self::UserAgent, b"user-agent"),
-            (11, b'x') => (Self::XServedBy, b"x-served-by"),
-            (14, b'c') => (Self::ContentLength, b"content-length"),
-            (15, b'x') => (Self::XForwardedFor, b"x-forwarded-for"),
-            (16, b'x') => (Self::XForwardedHost, b"x-forwarded-host"),
-            (16, b'p') => (Self::ProxyConnection, b"proxy-connection"),
-            (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
-            (17, b'x') => (Self::XForwardedProto, b"x-forwarded-proto"),
-            (18, b'p') => (Self::ProxyAuthenticate, b"proxy-authenticate"),
-            (19, b'p') => (Self::ProxyAuthorization, b"proxy-authorization"),
+            (2, b't') => (Self::Te, b"TE"),
+            (3, b'v') => (Self::Via, b"Via"),
+            (4, b'h') => (Self::Host, b"Host"),
+            (4, b'd') => (Self::Date, b"Date"),
+            (6, b'a') => (Self::Accept, b"Accept"),
+            (6, b'c') => (Self::Cookie, b"Cookie"),
+            (6, b'e') => (Self::Expect, b"Expect"),
+            (7, b'r') => (Self::Referer, b"Referer"),
+            (7, b't') => (Self::Trailer, b"Trailer"),
+            (7, b'u') => (Self::Upgrade, b"Upgrade"),
+            (9, b'f') => (Self::Forwarded, b"Forwarded"),
+            (9, b'x') => (Self::XRealIp, b"X-Real-IP"),
+            (10, b'c') => (Self::Connection, b"Connection"),
+            (10, b'k') => (Self::KeepAlive, b"Keep-Alive"),
+            (10, b'u') => (Self::UserAgent, b"User-Agent"),
+            (11, b'x') => (Self::XServedBy, b"X-Served-By"),
+            (14, b'c') => (Self::ContentLength, b"Content-Length"),
+            (15, b'x') => (Self::XForwardedFor, b"X-Forwarded-For"),
+            (16, b'x') => (Self::XForwardedHost, b"X-Forwarded-Host"),
+            (16, b'p') => (Self::ProxyConnection, b"Proxy-Connection"),
+            (17, b't') => (Self::TransferEncoding, b"Transfer-Encoding"),
+            (17, b'x') => (Self::XForwardedProto, b"X-Forwarded-Proto"),
+            (18, b'p') => (Self::ProxyAuthenticate, b"Proxy-Authenticate"),
+            (19, b'p') => (Self::ProxyAuthorization, b"Proxy-Authorization"),
             _ => return Self::Other,
         };
-        if bytes.eq_ignore_ascii_case(text) {
+        // Nearly all senders write a name as the RFCs do or in lower case.
+        if bytes == text || bytes.eq_ignore_ascii_case(text) {
             candidate
         } else {
             Self::unlike(bytes, text)
@@ -153,6 +156,59 @@ pub struct Field {
     pub name: Span,
     /// Where the value stands, white space around it left off.
     pub value: Span,
+}
+
+/// The fields of a head in the order they came, and which names are among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    all: Vec<Field>,
+    /// One bit a [`Name`]: most names are looked for in vain, which must not cost a walk through a long head.
+    seen: u32,
+}
+
+impl Fields {
+    /// Adds one at the end.
+    #[inline]
+    pub fn push(&mut self, field: Field) {
+        self.seen |= 1 << field.kind as u32;
+        self.all.push(field);
+    }
+
+    /// Forgets them all.
+    pub fn clear(&mut self) {
+        self.all.clear();
+        self.seen = 0;
+    }
+
+    /// Whether there is one with this name.
+    #[inline]
+    pub const fn has(&self, name: Name) -> bool {
+        self.seen & 1 << name as u32 != 0
+    }
+
+    /// Those with this name.
+    #[inline]
+    pub fn named(&self, name: Name) -> impl DoubleEndedIterator<Item = &Field> {
+        let all = if self.has(name) { &self.all[..] } else { &[] };
+        all.iter().filter(move |field| field.kind == name)
+    }
+}
+
+impl Deref for Fields {
+    type Target = [Field];
+
+    fn deref(&self) -> &[Field] {
+        &self.all
+    }
+}
+
+impl<'a> IntoIterator for &'a Fields {
+    type Item = &'a Field;
+    type IntoIter = std::slice::Iter<'a, Field>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.iter()
+    }
 }
 
 /// The members of a comma-separated list (RFC 9110 section 5.6.1), empty ones left out.

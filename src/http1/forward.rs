@@ -127,10 +127,11 @@ impl Request<'_> {
 
     #[inline]
     fn write_x_forwarded(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"X-Forwarded-For: ");
-        if self.origin.trusted {
-            self.write_received(Name::XForwardedFor, out);
+        if !self.origin.trusted {
+            return self.write_peer(out);
         }
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        self.write_received(Name::XForwardedFor, out);
         out.extend_from_slice(self.origin.peer);
         out.extend_from_slice(b"\r\n");
         self.write_kept_or(
@@ -151,15 +152,27 @@ impl Request<'_> {
         }
     }
 
-    /// What a trusted peer sent under this name, else `own`.
+    /// The fields about a client that speaks for itself.
     #[inline]
+    fn write_peer(&self, out: &mut Vec<u8>) {
+        for part in [
+            b"X-Forwarded-For: ",
+            self.origin.peer,
+            b"\r\nX-Forwarded-Proto: ",
+            self.origin.scheme.as_bytes(),
+            b"\r\nX-Forwarded-Host: ",
+            self.host,
+            b"\r\nX-Real-IP: ",
+            self.origin.peer,
+            b"\r\n",
+        ] {
+            out.extend_from_slice(part);
+        }
+    }
+
+    /// What a trusted peer sent under this name, else `own`.
     fn write_kept_or(&self, kind: Name, name: &[u8], own: &[u8], out: &mut Vec<u8>) {
-        let kept = if self.origin.trusted {
-            self.received(kind).next()
-        } else {
-            None
-        };
-        write_field(name, kept.unwrap_or(own), out);
+        write_field(name, self.received(kind).next().unwrap_or(own), out);
     }
 
     /// `for=...;host=...;proto=...` after what a trusted peer sent (RFC 7239 section 4).
@@ -189,11 +202,8 @@ impl Request<'_> {
     }
 
     fn received(&self, kind: Name) -> impl Iterator<Item = &[u8]> {
-        self.head
-            .fields
-            .iter()
-            .filter(move |field| field.kind == kind)
-            .map(|field| field.value.of(self.bytes))
+        let fields = self.head.fields.named(kind);
+        fields.map(|field| field.value.of(self.bytes))
     }
 
     /// The members received under this name, each with the comma that joins it to what follows.
@@ -298,8 +308,7 @@ impl Response<'_> {
             write_field(b"Cache-Control", b"private", out);
         }
         // Whoever sends Upgrade names it in Connection (RFC 9110 section 7.8).
-        let upgrade =
-            head.status == 426 && head.fields.iter().any(|field| field.kind == Name::Upgrade);
+        let upgrade = head.status == 426 && head.fields.has(Name::Upgrade);
         out.extend_from_slice(match (self.persistence, upgrade) {
             (Persistence::Implied, false) => b"\r\n",
             (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n\r\n",

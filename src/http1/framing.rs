@@ -1,6 +1,6 @@
 //! How long a message's body is (RFC 9112 section 6), and what its Connection field asks for.
 
-use super::field::{Field, Name, list};
+use super::field::{Field, Fields, Name, list};
 use super::head::{RequestHead, ResponseHead};
 use super::refusal::Refusal;
 
@@ -26,8 +26,11 @@ struct Declared {
 
 /// Reads Content-Length and Transfer-Encoding. `repeats` allows the same length to stand more than once (RFC 9110 section 8.6).
 #[inline]
-fn declared(fields: &[Field], bytes: &[u8], minor: u8, repeats: bool) -> Result<Declared, Refusal> {
+fn declared(fields: &Fields, bytes: &[u8], minor: u8, repeats: bool) -> Result<Declared, Refusal> {
     let mut declared = Declared::default();
+    if !fields.has(Name::ContentLength) && !fields.has(Name::TransferEncoding) {
+        return Ok(declared);
+    }
     for field in fields {
         match field.kind {
             Name::ContentLength => {
@@ -151,9 +154,9 @@ pub struct Options {
 
 /// Reads all Connection fields.
 #[inline]
-pub fn options(fields: &[Field], bytes: &[u8]) -> Options {
+pub fn options(fields: &Fields, bytes: &[u8]) -> Options {
     let mut options = Options::default();
-    for field in fields.iter().filter(|field| field.kind == Name::Connection) {
+    for field in fields.named(Name::Connection) {
         for option in list(field.value.of(bytes)) {
             if option.eq_ignore_ascii_case(b"close") {
                 options.close = true;

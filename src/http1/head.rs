@@ -3,8 +3,8 @@
 //! Parsing goes line by line and resumes where the last complete line ended, so that a head which trickles in costs no more than one that
 //! comes whole. Parts are kept as spans of the received bytes; nothing is copied.
 
-use super::class::{is_field_value, is_target, is_token, trim};
-use super::field::{Field, Name, Span};
+use super::class::{is_field_value, is_target, is_token, token_length, trim};
+use super::field::{Field, Fields, Name, Span};
 use super::refusal::Refusal;
 
 /// How large a head may be.
@@ -67,7 +67,7 @@ impl Cursor {
         &mut self,
         bytes: &[u8],
         limits: &Limits,
-        fields: &mut Vec<Field>,
+        fields: &mut Fields,
     ) -> Result<Progress, Refusal> {
         while let Some(line) = self.line(bytes, limits)? {
             if line.len == 0 {
@@ -89,9 +89,9 @@ fn field(line: Span, bytes: &[u8]) -> Result<Field, Refusal> {
     if matches!(text.first(), Some(b' ' | b'\t')) {
         return Err(Refusal::Folding);
     }
-    let colon = memchr::memchr(b':', text).ok_or(Refusal::FieldName)?;
+    let colon = token_length(text);
     let name = &text[..colon];
-    if !is_token(name) {
+    if name.is_empty() || text.get(colon) != Some(&b':') {
         return Err(Refusal::FieldName);
     }
     let value = trim(&text[colon + 1..]);
@@ -113,8 +113,8 @@ fn field(line: Span, bytes: &[u8]) -> Result<Field, Refusal> {
 }
 
 /// The fields of a trailer section, whose bytes end in an empty line (RFC 9112 section 7.1.2).
-pub fn trailer_fields(bytes: &[u8], limits: &Limits) -> Result<Vec<Field>, Refusal> {
-    let mut fields = Vec::new();
+pub fn trailer_fields(bytes: &[u8], limits: &Limits) -> Result<Fields, Refusal> {
+    let mut fields = Fields::default();
     match Cursor::default().fields(bytes, limits, &mut fields)? {
         Progress::Complete(_) => Ok(fields),
         Progress::Partial => Err(Refusal::Trailer),
@@ -149,7 +149,7 @@ pub struct RequestHead {
     /// 0 or 1.
     pub minor: u8,
     /// The fields in the order they came.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     cursor: Cursor,
 }
 
@@ -251,7 +251,7 @@ pub struct ResponseHead {
     /// Where the reason phrase stands; may be empty.
     pub reason: Span,
     /// The fields in the order they came.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     cursor: Cursor,
 }
 

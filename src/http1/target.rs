@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::class::is_host;
+use super::class::name_length;
 use super::refusal::Refusal;
 
 /// A request target, taken apart.
@@ -64,41 +64,36 @@ impl<'a> Target<'a> {
 
     /// The path without its query.
     pub fn path(&self) -> &[u8] {
-        let end = memchr::memchr(b'?', &self.path_and_query).unwrap_or(self.path_and_query.len());
-        &self.path_and_query[..end]
+        path_of(&self.path_and_query)
     }
+}
+
+/// A path without its query.
+pub fn path_of(path_and_query: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+    &path_and_query[..end]
 }
 
 /// Whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2). An empty one is: a URI without authority has it.
 pub fn is_authority(value: &[u8]) -> bool {
-    if !is_host(value) {
+    let Some(host) = host_length(value) else {
         return false;
-    }
-    let after_host = if let [b'[', rest @ ..] = value {
-        let Some(end) = memchr::memchr(b']', rest) else {
-            return false;
-        };
-        let address = &rest[..end];
-        if address.is_empty()
-            || !address
-                .iter()
-                .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
-        {
-            return false;
-        }
-        &rest[end + 1..]
-    } else {
-        let host = host_of(value);
-        if host.iter().any(|b| matches!(b, b'[' | b']')) {
-            return false;
-        }
-        &value[host.len()..]
     };
-    match after_host {
+    match &value[host..] {
         [] => true,
-        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit) && port.len() <= 5,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,
     }
+}
+
+/// How many bytes at the start of `value` are its host: a name, or an address in brackets.
+fn host_length(value: &[u8]) -> Option<usize> {
+    let [b'[', rest @ ..] = value else {
+        return Some(name_length(value));
+    };
+    let end = rest.iter().position(|b| *b == b']')?;
+    let is_address_byte = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    (end > 0 && rest[..end].iter().all(is_address_byte)).then_some(end + 2)
 }
 
 /// The host of an authority, its port left off; brackets of an IPv6 address are kept.
