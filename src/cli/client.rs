@@ -4,6 +4,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+/// Where it is unless told otherwise.
+pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For each read and write.
 const TIMEOUT: Duration = Duration::from_secs(10);

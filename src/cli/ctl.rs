@@ -9,12 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Answer, Client, reachable};
+use super::client::{Answer, Client, DEFAULT_ADDRESS, reachable};
 use super::{WRONG_USE, say};
 use crate::config::{Admin, Reading, Token, read_token};
 
 const VARIABLE: &str = "RINGLANE_TOKEN";
-const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 const WEIGHT_MAX: u16 = 1000;
 
 const AFTER_HELP: &str = "\
@@ -180,10 +179,7 @@ impl Place {
         let Reading { config, complaints } = Reading::load(path);
         let refused = || {
             for complaint in &complaints {
-                say(&format!(
-                    "{complaint}
-"
-                ));
+                say(&format!("{complaint}\n"));
             }
             Failure::Use(format!("{} is refused", path.display()))
         };

@@ -11,6 +11,7 @@ mod origin;
 mod plan;
 mod relay;
 mod run;
+mod table;
 mod top;
 
 use std::io::{self, Write as _};

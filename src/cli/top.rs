@@ -1,5 +1,6 @@
 //! `ringlane top`: a running proxy in the terminal.
 
+mod rows;
 mod screen;
 mod view;
 
@@ -17,12 +18,12 @@ use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifier
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use self::rows::Sort;
 use self::screen::Screen;
-use self::view::{Sort, View};
-use super::client::{Client, reachable};
+use self::view::View;
+use super::client::{Client, DEFAULT_ADDRESS, reachable};
 use super::{WRONG_USE, load, say};
 
-const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 const EVERY: Duration = Duration::from_secs(1);
 /// How late a signal may be noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

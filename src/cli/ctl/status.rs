@@ -1,45 +1,43 @@
 //! The status page as tables for people.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
-/// A column: its title, and what it shows of a row.
-type Column = (&'static str, fn(&Value) -> String);
+use crate::cli::table::{
+    Column, headline, left, list, milliseconds, or_dash, percent, shard_state, sum, table, text,
+};
 
-const SERVERS: [Column; 12] = [
-    ("UPSTREAM", |row| text(&row["upstream"])),
-    ("SERVER", |row| text(&row["name"])),
-    ("STATE", |row| text(&row["state"])),
-    ("WEIGHT", |row| text(&row["weight"])),
-    ("ACTIVE", |row| text(&row["active"])),
-    ("IDLE", |row| text(&row["idle"])),
-    ("REQUESTS", |row| text(&row["requests"])),
-    ("FAILURES", |row| sum(&row["failures"]).to_string()),
-    ("P50", |row| milliseconds(&row["recent_latency"]["p50_us"])),
-    ("P99", |row| milliseconds(&row["recent_latency"]["p99_us"])),
-    ("SINCE", |row| text(&row["since"])),
-    ("REASON", |row| text(&row["reason"])),
+const SERVERS: [Column<Value>; 12] = [
+    left("UPSTREAM", |row| text(&row["upstream"])),
+    left("SERVER", |row| text(&row["name"])),
+    left("STATE", |row| text(&row["state"])),
+    left("WEIGHT", |row| text(&row["weight"])),
+    left("ACTIVE", |row| text(&row["active"])),
+    left("IDLE", |row| text(&row["idle"])),
+    left("REQUESTS", |row| text(&row["requests"])),
+    left("FAILURES", |row| or_dash(sum(&row["failures"]))),
+    left("P50", |row| milliseconds(&row["recent_latency"]["p50_us"])),
+    left("P99", |row| milliseconds(&row["recent_latency"]["p99_us"])),
+    left("SINCE", |row| text(&row["since"])),
+    left("REASON", |row| text(&row["reason"])),
 ];
 
-const SHARDS: [Column; 7] = [
-    ("SHARD", |row| text(&row["number"])),
-    ("CPU", |row| text(&row["cpu"])),
-    ("BUSY", |row| percent(&row["busy_share"])),
-    ("CONNECTIONS", |row| text(&row["connections"])),
-    ("ACTIVE", |row| text(&row["active"])),
-    ("REQUESTS", |row| text(&row["requests"])),
-    ("STATE", shard_state),
+const SHARDS: [Column<Value>; 7] = [
+    left("SHARD", |row| text(&row["number"])),
+    left("CPU", |row| text(&row["cpu"])),
+    left("BUSY", |row| percent(&row["busy_share"])),
+    left("CONNECTIONS", |row| text(&row["connections"])),
+    left("ACTIVE", |row| text(&row["active"])),
+    left("REQUESTS", |row| text(&row["requests"])),
+    left("STATE", |row| shard_state(row).to_owned()),
 ];
 
 /// The whole page.
 pub(super) fn page(status: &Value) -> String {
-    let mut out = headline(status);
-    out.push('\n');
-    table(&mut out, &SERVERS, &servers(status));
-    out.push('\n');
-    table(&mut out, &SHARDS, list(&status["shards"]));
-    out
+    let mut lines = vec![headline(status), String::new()];
+    lines.extend(table(&SERVERS, &servers(status)));
+    lines.push(String::new());
+    lines.extend(table(&SHARDS, list(&status["shards"])));
+    lines.join("\n") + "\n"
 }
 
 /// One server after an order.
@@ -51,23 +49,6 @@ pub(super) fn line(upstream: &str, server: &Value) -> String {
         text(&server["weight"]),
         text(&server["active"])
     )
-}
-
-fn headline(status: &Value) -> String {
-    let mut out = format!(
-        "ringlane {}, pid {}, up {} s, {}",
-        text(&status["version"]),
-        text(&status["pid"]),
-        text(&status["uptime_s"]),
-        text(&status["io"]["mode"])
-    );
-    if status["draining"] == true {
-        out += ", draining";
-    }
-    if status["health"]["stale"] == true {
-        out += ", health is STALE";
-    }
-    out + "\n"
 }
 
 /// Each server, with the name of its upstream.
@@ -83,72 +64,6 @@ fn servers(status: &Value) -> Vec<Value> {
         }
     }
     rows
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn sum(counts: &Value) -> u64 {
-    let counts = counts
-        .as_object()
-        .into_iter()
-        .flat_map(|counts| counts.values());
-    counts.filter_map(Value::as_u64).sum()
-}
-
-fn milliseconds(us: &Value) -> String {
-    us.as_f64()
-        .map_or_else(|| "-".to_owned(), |us| format!("{:.1}ms", us / 1e3))
-}
-
-fn percent(share: &Value) -> String {
-    share
-        .as_f64()
-        .map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0))
-}
-
-fn shard_state(shard: &Value) -> String {
-    let state = match (&shard["running"], &shard["stalled"]) {
-        (Value::Bool(false), _) => "not running",
-        (_, Value::Bool(true)) => "stalled",
-        _ => "running",
-    };
-    state.to_owned()
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn table(out: &mut String, columns: &[Column], rows: &[Value]) {
-    let titles = columns
-        .iter()
-        .map(|(title, _)| (*title).to_owned())
-        .collect();
-    let cells = rows
-        .iter()
-        .map(|row| columns.iter().map(|(_, show)| show(row)).collect());
-    let lines: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
-    let width = |column: usize| {
-        let widths = lines.iter().map(|line| line[column].chars().count());
-        widths.max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..columns.len()).map(width).collect();
-    for line in &lines {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            // Writing to a string cannot fail.
-            let _ = write!(row, "{cell:width$}  ");
-        }
-        out.push_str(row.trim_end());
-        out.push('\n');
-    }
 }
 
 #[cfg(test)]
@@ -173,11 +88,11 @@ mod tests {
         let expected = "\
 ringlane 1.2.3, pid 7, up 60 s, epoll, health is STALE
 
-UPSTREAM  SERVER  STATE     WEIGHT  ACTIVE  IDLE  REQUESTS  FAILURES  P50    P99  SINCE                 REASON
-app       a       draining  5       2       0     1000      3         1.5ms  -    2026-01-01T00:00:00Z  an operator's order
+UPSTREAM  SERVER  STATE     WEIGHT  ACTIVE  IDLE  REQUESTS  FAILURES  P50     P99  SINCE                 REASON
+app       a       draining  5       2       0     1000      3         1.50ms  -    2026-01-01T00:00:00Z  an operator's order
 
-SHARD  CPU  BUSY  CONNECTIONS  ACTIVE  REQUESTS  STATE
-0      -    26%   1            1       1000      running
+SHARD  CPU  BUSY   CONNECTIONS  ACTIVE  REQUESTS  STATE
+0      -    25.6%  1            1       1000      running
 ";
         assert_eq!(page(&status), expected);
         let server = &status["upstreams"][0]["servers"][0];

@@ -8,7 +8,8 @@ use crossterm::style::{Attribute, Color, Print, ResetColor, SetAttribute, SetFor
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
 
-use super::view::{Line, Mood, View};
+use super::rows::Mood;
+use super::view::{Line, View};
 
 /// The terminal in raw mode, on its other screen. Dropping it gives both back.
 pub(super) struct Screen {

@@ -3,17 +3,10 @@
 use std::cmp::Ordering;
 use std::time::Instant;
 
-use clap::ValueEnum;
 use serde_json::Value;
 
-/// How a line looks, where there is colour. Its words say the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
-    Plain,
-    Title,
-    Warning,
-    Bad,
-}
+use super::rows::{Mood, SERVERS, SHARDS, Server, Shard, Sort, number};
+use crate::cli::table::{Column, headline, list, table, text};
 
 /// A line of the view.
 #[derive(Clone, Debug)]
@@ -29,54 +22,6 @@ impl Line {
         Self {
             text: text.trim_end().chars().map(plain).collect(),
             mood,
-        }
-    }
-}
-
-/// What the servers are sorted by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Sort {
-    /// As the configuration has them
-    #[default]
-    Configured,
-    /// The unhealthy first
-    State,
-    /// The busiest first
-    Requests,
-    /// Most exchanges running first
-    Active,
-    /// The slowest first
-    P99,
-    /// Most failures first
-    Failures,
-}
-
-impl Sort {
-    fn next(self) -> Self {
-        let all = Self::value_variants();
-        let at = all.iter().position(|each| *each == self);
-        at.map_or(self, |at| all[(at + 1) % all.len()])
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// What is larger comes first.
-    fn key(self, server: &Server) -> f64 {
-        let of = &server.value;
-        match self {
-            Self::Configured => 0.0,
-            Self::State => match server.mood() {
-                Mood::Bad => 2.0,
-                Mood::Warning => 1.0,
-                _ => 0.0,
-            },
-            Self::Requests => server.rate.unwrap_or(0.0),
-            Self::Active => of["active"].as_f64().unwrap_or(0.0),
-            Self::P99 => of["recent_latency"]["p99_us"].as_f64().unwrap_or(0.0),
-            Self::Failures => sum(&of["failures"]).unwrap_or(0) as f64,
         }
     }
 }
@@ -142,9 +87,9 @@ impl View {
     pub(super) fn lines(&self) -> Vec<Line> {
         let mut lines = self.head();
         if let Some(last) = &self.last {
-            lines.extend(table(&SERVERS, &self.servers(last), Server::mood));
+            lines.extend(moody(&SERVERS, &self.servers(last), Server::mood));
             lines.push(Line::new(Mood::Plain, ""));
-            lines.extend(table(&SHARDS, &self.shards(last), Shard::mood));
+            lines.extend(moody(&SHARDS, &self.shards(last), Shard::mood));
             lines.push(Line::new(Mood::Plain, &imbalance(&last.status)));
         }
         lines
@@ -251,131 +196,11 @@ impl View {
     }
 }
 
-struct Server {
-    upstream: Value,
-    value: Value,
-    rate: Option<f64>,
-}
-
-impl Server {
-    fn mood(&self) -> Mood {
-        match self.value["state"].as_str() {
-            Some("up" | "unchecked") => Mood::Plain,
-            // A server that an operator has taken out is no trouble, but not to be forgotten.
-            Some("down") if self.value["order"].is_null() => Mood::Bad,
-            _ => Mood::Warning,
-        }
-    }
-}
-
-struct Shard {
-    value: Value,
-    rate: Option<f64>,
-}
-
-impl Shard {
-    fn state(&self) -> &'static str {
-        match (&self.value["running"], &self.value["stalled"]) {
-            (Value::Bool(true), Value::Bool(true)) => "stalled",
-            (Value::Bool(true), _) => "running",
-            _ => "not running",
-        }
-    }
-
-    fn mood(&self) -> Mood {
-        match self.state() {
-            "running" => Mood::Plain,
-            "stalled" => Mood::Warning,
-            _ => Mood::Bad,
-        }
-    }
-}
-
-/// A column: its title, whether it is flush right, and what it shows of a row.
-type Column<T> = (&'static str, bool, fn(&T) -> String);
-
-const SERVERS: [Column<Server>; 17] = [
-    ("UPSTREAM", false, |row| text(&row.upstream)),
-    ("SERVER", false, |row| text(&row.value["name"])),
-    ("STATE", false, |row| text(&row.value["state"])),
-    ("ORDER", false, |row| text(&row.value["order"])),
-    ("WEIGHT", true, |row| weight(&row.value)),
-    ("SHARE", true, |row| percent(&row.value["share"])),
-    ("REQ/S", true, |row| number(row.rate)),
-    ("ACTIVE", true, |row| text(&row.value["active"])),
-    ("IDLE", true, |row| text(&row.value["idle"])),
-    ("P50", true, |row| {
-        time(&row.value["recent_latency"]["p50_us"])
-    }),
-    ("P90", true, |row| {
-        time(&row.value["recent_latency"]["p90_us"])
-    }),
-    ("P99", true, |row| {
-        time(&row.value["recent_latency"]["p99_us"])
-    }),
-    ("FAILED", true, |row| total(&row.value["failures"])),
-    ("RETRIED", true, |row| total(&row.value["retries"])),
-    ("PROBE", true, |row| {
-        time(&row.value["last_probe"]["took_us"])
-    }),
-    ("SINCE", false, |row| text(&row.value["since"])),
-    ("REASON", false, |row| text(&row.value["reason"])),
-];
-
-const SHARDS: [Column<Shard>; 8] = [
-    ("SHARD", false, |row| text(&row.value["number"])),
-    ("STATE", false, |row| row.state().to_owned()),
-    ("CPU", true, |row| text(&row.value["cpu"])),
-    ("BUSY", true, |row| percent(&row.value["busy_share"])),
-    ("SHARE", true, |row| percent(&row.value["share"])),
-    ("REQ/S", true, |row| number(row.rate)),
-    ("CONNECTIONS", true, |row| text(&row.value["connections"])),
-    ("ACTIVE", true, |row| text(&row.value["active"])),
-];
-
-/// Columns are as wide as their widest cell, and two spaces apart.
-fn table<T>(columns: &[Column<T>], rows: &[T], mood: fn(&T) -> Mood) -> Vec<Line> {
-    let titles = columns.iter().map(|(title, ..)| (*title).to_owned());
-    let cells = |row| columns.iter().map(|(.., show)| show(row)).collect();
-    let mut lines: Vec<(Mood, Vec<String>)> = vec![(Mood::Title, titles.collect())];
-    lines.extend(rows.iter().map(|row| (mood(row), cells(row))));
-    let width = |column: usize| {
-        let widths = lines.iter().map(|(_, cells)| cells[column].chars().count());
-        widths.max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..columns.len()).map(width).collect();
-    let line = |(mood, cells): &(Mood, Vec<String>)| {
-        let padded = cells.iter().zip(&widths).zip(columns);
-        let padded = padded.map(|((cell, width), (_, right, _))| match right {
-            true => format!("{cell:>width$}  "),
-            false => format!("{cell:width$}  "),
-        });
-        Line::new(*mood, &padded.collect::<String>())
-    };
-    lines.iter().map(line).collect()
-}
-
-/// The weight that holds, and the configured one in parentheses where that is another.
-fn weight(server: &Value) -> String {
-    let (weight, configured) = (&server["weight"], &server["configured_weight"]);
-    if configured.is_null() || weight == configured {
-        return text(weight);
-    }
-    format!("{} ({})", text(weight), text(configured))
-}
-
-fn headline(status: &Value) -> String {
-    let mut out = format!(
-        "ringlane {}   process {}   up {} s   {}",
-        text(&status["version"]),
-        text(&status["pid"]),
-        text(&status["uptime_s"]),
-        text(&status["io"]["mode"])
-    );
-    if status["draining"] == true {
-        out += "   DRAINING";
-    }
-    out
+/// A table with the mood of each row.
+fn moody<T>(columns: &[Column<T>], rows: &[T], mood: fn(&T) -> Mood) -> Vec<Line> {
+    let moods = std::iter::once(Mood::Title).chain(rows.iter().map(mood));
+    let lines = moods.zip(table(columns, rows));
+    lines.map(|(mood, text)| Line::new(mood, &text)).collect()
 }
 
 fn imbalance(status: &Value) -> String {
@@ -387,43 +212,6 @@ fn imbalance(status: &Value) -> String {
             )
         },
     )
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
-}
-
-fn percent(share: &Value) -> String {
-    share
-        .as_f64()
-        .map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0))
-}
-
-fn time(us: &Value) -> String {
-    us.as_f64()
-        .map_or_else(|| "-".to_owned(), |us| format!("{:.2}ms", us / 1e3))
-}
-
-/// All of some counts; `None` where there are none to count.
-fn sum(counts: &Value) -> Option<u64> {
-    let counts = counts.as_object()?.values();
-    Some(counts.filter_map(Value::as_u64).sum())
-}
-
-fn total(counts: &Value) -> String {
-    sum(counts).map_or_else(|| "-".to_owned(), |sum| sum.to_string())
 }
 
 #[cfg(test)]
