@@ -4,6 +4,7 @@
 //! is not for strangers: it listens on loopback unless told otherwise. It changes nothing but what operators order (`servers`); beyond
 //! loopback that takes a token.
 
+mod connection;
 mod health;
 mod http;
 mod listener;
@@ -19,8 +20,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use self::connection::Limits;
 use self::http::{Answer, Request};
-use self::listener::{Limits, Listener};
+use self::listener::Listener;
 use self::sampler::Sampler;
 pub use self::servers::Orders;
 use self::servers::Servers;
