@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::gate::Gate;
 use super::pace::MinRate;
+use super::rate::Buckets;
 use super::route::Router;
 use crate::config::Config;
 use crate::http1::forward::Disclosure;
@@ -80,6 +81,24 @@ impl Drop for Held<'_> {
     }
 }
 
+/// What a shard is given when it starts, beside the configuration.
+pub struct Parts<'a> {
+    /// Where the servers are.
+    pub places: &'a Places,
+    /// The counters of all shards, by shard number.
+    pub counters: &'a AllCounters,
+    /// Where the shard learns about the servers' health, when somebody checks it.
+    pub health: Option<&'a Source>,
+    /// The request rates of all clients, when they are limited.
+    pub buckets: Option<&'a Arc<Buckets>>,
+    /// Where client addresses are counted, when their connections are limited.
+    pub placement: Option<&'a Placement>,
+    /// The shard's access log, when it is on.
+    pub access_log: Option<ShardAccessLog>,
+    /// Messages are sent through the ring, all of a loop turn at once.
+    pub queues_sends: bool,
+}
+
 /// The state of one shard.
 pub struct Lane {
     /// The checked configuration.
@@ -123,25 +142,28 @@ pub struct Lane {
 
 impl Lane {
     /// The state of shard number `shard`.
-    pub fn new(
-        config: Arc<Config>,
-        shard: usize,
-        places: &Places,
-        counters: &AllCounters,
-        health: Option<&Source>,
-        access_log: Option<ShardAccessLog>,
-        queues_sends: bool,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, shard: usize, parts: Parts<'_>) -> Self {
+        let Parts {
+            places, counters, ..
+        } = parts;
         let mut first_id = 0;
         let groups = config.upstreams.iter().enumerate().map(|(id, upstream)| {
-            let group = Group::new(upstream, id, first_id, places, shard, counters, health);
+            let group = Group::new(
+                upstream,
+                id,
+                first_id,
+                places,
+                shard,
+                counters,
+                parts.health,
+            );
             first_id += upstream.servers.len();
             group
         });
         let groups = groups.collect();
         let grace = config.timeouts.min_rate_grace;
         let lane = Self {
-            queues_sends,
+            queues_sends: parts.queues_sends,
             counters: Arc::clone(&counters[shard]),
             deadlines: Rc::default(),
             timeouts: Timeouts {
@@ -170,8 +192,8 @@ impl Lane {
                 forwarded: config.forward.forwarded,
                 via: config.forward.via,
             },
-            gate: None,
-            placement: None,
+            gate: Gate::new(&config, shard, counters, parts.buckets),
+            placement: parts.placement.cloned(),
             router: Router::new(&config.routes),
             groups,
             messages: BufferPool::new(MESSAGE_BYTES, MESSAGES_KEPT),
@@ -181,7 +203,7 @@ impl Lane {
             request_heads: RefCell::default(),
             response_heads: RefCell::default(),
             date: RefCell::default(),
-            access_log,
+            access_log: parts.access_log,
             dated_at: Cell::new(0),
             #[cfg(debug_assertions)]
             fault: Cell::new(false),

@@ -16,8 +16,7 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use crate::config::Config;
 use crate::downstream::accept::{self, Doors};
-use crate::exchange::gate::Gate;
-use crate::exchange::lane::Lane;
+use crate::exchange::lane::{Lane, Parts};
 use crate::exchange::rate::Buckets;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener, Waiting};
@@ -114,27 +113,20 @@ fn run(
 ) -> Result<(), String> {
     let counters = &common.counters[seat.id];
     counters.begin(process::thread_id(), seat.cpu);
-    let access_log = common
-        .access_log
-        .as_ref()
-        .map(|log| log.shard(Arc::clone(counters)));
-    let mut lane = Lane::new(
+    let access_log = common.access_log.as_ref();
+    let lane = Rc::new(Lane::new(
         Arc::clone(&common.config),
         seat.id,
-        &common.places,
-        &common.counters,
-        common.health.get(seat.id),
-        access_log,
-        matches!(common.driver, Driver::Uring { .. }),
-    );
-    lane.gate = Gate::new(
-        &common.config,
-        seat.id,
-        &common.counters,
-        common.buckets.as_ref(),
-    );
-    lane.placement.clone_from(&common.placement);
-    let lane = Rc::new(lane);
+        Parts {
+            places: &common.places,
+            counters: &common.counters,
+            health: common.health.get(seat.id),
+            buckets: common.buckets.as_ref(),
+            placement: common.placement.as_ref(),
+            access_log: access_log.map(|log| log.shard(Arc::clone(counters))),
+            queues_sends: matches!(common.driver, Driver::Uring { .. }),
+        },
+    ));
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let serving = serve(common, &lane, listeners, std::mem::take(waiting));
     let ran = match &common.driver {
@@ -214,14 +206,14 @@ async fn serve(
 pub fn counters(config: &Config, shards: usize) -> AllCounters {
     let upstreams = config.upstreams.iter();
     let servers = upstreams.map(|upstream| upstream.servers.len()).sum();
-    let counters = || {
-        let mut counters = ShardCounters::new(servers, config.upstreams.len());
-        if config.limits.connections_per_client.is_some() {
-            counters.clients = Clients::new();
-        }
-        Arc::new(counters)
+    let counts_clients = config.limits.connections_per_client.is_some();
+    let counters = |_| {
+        Arc::new(ShardCounters {
+            clients: counts_clients.then(Clients::new).unwrap_or_default(),
+            ..ShardCounters::new(servers, config.upstreams.len())
+        })
     };
-    (0..shards).map(|_| counters()).collect()
+    (0..shards).map(counters).collect()
 }
 
 /// What shards share to limit each client address: its rate, and where its connections are counted.
