@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use super::complaint::{Complaints, Flaw};
 use super::reader::Reader;
 use super::statuses::Statuses;
-use super::{address, units};
+use super::{Server, ServerAddress, address, units};
 
 /// Active checks of the servers of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,12 @@ const OWN_FIELDS: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-pub(super) fn check(table: &Reader<'_>, complaints: &Complaints<'_>) -> Check {
+pub(super) fn check(table: &Reader<'_>, servers: &[Server], complaints: &Complaints<'_>) -> Check {
+    let has_no_port = |server: &Server| matches!(server.address, ServerAddress::Unix(_));
+    if table.changes("port") && !servers.is_empty() && servers.iter().all(has_no_port) {
+        let flaw = Flaw::new("port never acts: every server is a Unix socket");
+        complaints.warning(&table.span_of("port"), flaw);
+    }
     let interval = table.duration("interval");
     let within = |key: &str| {
         let duration = table.duration(key);

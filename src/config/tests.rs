@@ -312,7 +312,7 @@ fn mistakes_in_sources() {
 
 #[test]
 fn mistakes_in_retries_and_queues() {
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 6] = [
         (
             "retry_statuses = \"200,503\"",
             &["error 7: retry_statuses: 200 is no failure (write statuses from 400 to 599"],
@@ -320,6 +320,10 @@ fn mistakes_in_retries_and_queues() {
         (
             "retries = 0\nretry_statuses = \"503\"",
             &["warning 8: retry_statuses never acts: retries is 0"],
+        ),
+        (
+            "retry_statuses = \"503\"",
+            &["warning 7: retry_statuses never acts: there is no other server to try"],
         ),
         (
             "retry_body_bytes = \"1MiB\"",
@@ -608,6 +612,10 @@ fn mistakes_in_servers() {
         (
             "server = [{ address = \"a:1\", name = \"a b\" }]",
             "error 3: name: `a b` is not a name",
+        ),
+        (
+            "server = [{ address = \"unix:/a\" }]\nhealth = { port = 81 }",
+            "warning 4: port never acts: every server is a Unix socket",
         ),
     ];
     for (lines, expected) in cases {

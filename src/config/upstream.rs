@@ -67,7 +67,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
         },
         health: table
             .table_if_given("health")
-            .map(|table| health::check(&table, complaints)),
+            .map(|table| health::check(&table, &servers, complaints)),
         passive: table
             .table_if_given("passive")
             .map(|table| health::passive(&table, complaints)),
@@ -132,7 +132,7 @@ fn retry_statuses(text: &str) -> Result<Statuses, Flaw> {
     }
 }
 
-/// Complains about settings for retries where there are none.
+/// Complains about settings for retries that are never made.
 fn check_retries(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaints<'_>) {
     let keys = [
         "retry_statuses",
@@ -141,10 +141,15 @@ fn check_retries(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaint
         "retry_budget",
     ];
     for key in keys.into_iter().filter(|key| table.changes(key)) {
-        if upstream.retries == 0 {
-            let flaw = Flaw::new(format!("{key} never acts: retries is 0"));
-            complaints.warning(&table.span_of(key), flaw);
-        }
+        let why = match (upstream.retries, key, upstream.servers.len()) {
+            (0, ..) => "retries is 0",
+            (_, "retry_statuses", 1) if upstream.retry_statuses.is_some() => {
+                "there is no other server to try"
+            }
+            _ => continue,
+        };
+        let flaw = Flaw::new(format!("{key} never acts: {why}"));
+        complaints.warning(&table.span_of(key), flaw);
     }
 }
 
