@@ -256,6 +256,9 @@ fn answers_are_judged_by_status_body_and_form() {
     };
     let chunked =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n2\r\ndy\r\n0\r\n\r\n";
+    // The text lies across two reads of 4 KiB.
+    let head = "HTTP/1.1 200 OK\r\n\r\n";
+    let across = format!("{head}{}ready", "x".repeat(4094 - head.len()));
     let plain = plain_http;
     let cases = [
         (OK, plain(), Cause::ProbeOk),
@@ -302,6 +305,7 @@ fn answers_are_judged_by_status_body_and_form() {
         ),
         ("HTTP/1.1 200 OK\r\n\r\nready", bounded, Cause::Body),
         (chunked, text("ready"), Cause::ProbeOk),
+        (&across, text("ready"), Cause::ProbeOk),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nready",
             text("ready"),

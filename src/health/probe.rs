@@ -177,6 +177,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Answer<S> {
     /// The status of the final response and how its body ends. Takes the head off what has been received.
     async fn head(&mut self, method: &Method) -> Result<(u16, Framing), Cause> {
         loop {
+            // From the start each time, also for a byte: HEAD_BYTES_MAX keeps that to a few times what the reads cost.
             match parse_head(&self.received, method)? {
                 Some((bytes, 100..=199, _)) => drop(self.received.drain(..bytes)),
                 Some((bytes, status, framing)) => {
@@ -192,12 +193,16 @@ impl<S: AsyncReadRent + AsyncWriteRent> Answer<S> {
 
     /// Looks for `text` in the first `bytes_max` bytes of the body.
     async fn find(mut self, text: &[u8], framing: Framing, bytes_max: usize) -> Result<(), Cause> {
+        let mut searched: usize = 0;
         loop {
             self.received.truncate(bytes_max);
             let (body, complete) = body_of(&self.received, framing)?;
-            if text.is_empty() || body.windows(text.len()).any(|window| window == text) {
+            // The text may have begun in what was searched before.
+            let fresh = &body[searched.saturating_sub(text.len())..];
+            if text.is_empty() || fresh.windows(text.len()).any(|window| window == text) {
                 return Ok(());
             }
+            searched = body.len();
             if complete || self.received.len() >= bytes_max {
                 return Err(Cause::Body);
             }
