@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use support::{Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, eventually, in_each_mode, ok};
 
@@ -151,7 +150,7 @@ fn slow_reader_gets_all(mode: Mode) {
     let mut client = slow_reader(&proxy);
     client.send(GET);
     eventually("the answer is in the buffers", || {
-        let totals = &status(&proxy)["totals"];
+        let totals = &proxy.status()["totals"];
         totals["requests"] == 1 && totals["active"] == 0
     });
     proxy.signal("TERM");
@@ -172,12 +171,6 @@ fn slow_reader(proxy: &Proxy) -> Wire {
         .connect(&SockAddr::from(proxy.addresses[0]))
         .expect("the proxy accepts");
     Wire::new(socket)
-}
-
-fn status(proxy: &Proxy) -> Value {
-    let mut wire = Wire::connect(proxy.admin.expect("the status page is on"));
-    wire.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    serde_json::from_slice(&wire.response("GET").body).expect("JSON")
 }
 
 /// What clients of a mixed load saw.

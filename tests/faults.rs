@@ -4,7 +4,6 @@ mod support;
 
 use std::time::Duration;
 
-use serde_json::Value;
 use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode};
 
 in_each_mode!(
@@ -22,12 +21,6 @@ fn start(mode: Mode) -> (Proxy, Served) {
         .upstream(&[&served.address], "")
         .start();
     (proxy, served)
-}
-
-fn status(proxy: &Proxy) -> Value {
-    let mut wire = Wire::connect(proxy.admin.expect("the status page is on"));
-    wire.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    serde_json::from_slice(&wire.response("GET").body).expect("JSON")
 }
 
 /// Asks for a fault and sees the connection end without an answer.
@@ -51,10 +44,10 @@ fn panic_in_a_connection(mode: Mode) {
     assert_eq!(other.response("GET").status, 200, "the neighbour lives");
     drop(other);
     eventually("the panics are counted and nothing is left", || {
-        let totals = &status(&proxy)["totals"];
+        let totals = &proxy.status()["totals"];
         totals["panics"] == 3 && totals["connections"] == 0 && totals["active"] == 0
     });
-    assert_eq!(status(&proxy)["shard_restarts"], 0);
+    assert_eq!(proxy.status()["shard_restarts"], 0);
 }
 
 fn death_of_a_shard(mode: Mode) {
@@ -68,7 +61,7 @@ fn death_of_a_shard(mode: Mode) {
         // Its answer may or may not come before the shard dies; its connection ends with the shard.
         wire.read_to_end();
         eventually("the shard is started again", || {
-            status(&proxy)["shard_restarts"] == deaths
+            proxy.status()["shard_restarts"] == deaths
         });
         assert_eq!(proxy.get("/").status, 200, "served again");
     }
@@ -90,7 +83,7 @@ fn backlog_of_a_dead_shard(mode: Mode) {
     let answered = (1..=10).find_map(|attempt| {
         let answered = stopped_before_death(&proxy);
         eventually("the shard is started again", || {
-            status(&proxy)["shard_restarts"] == attempt
+            proxy.status()["shard_restarts"] == attempt
         });
         answered
     });

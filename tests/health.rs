@@ -5,11 +5,10 @@ mod support;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
-use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, ok};
+use support::{Config, Mode, Origin, Patient, Proxy, Served, eventually, in_each_mode, ok};
 
 in_each_mode!(
     probes_take_a_server_out_and_bring_it_back,
@@ -32,32 +31,6 @@ in_each_mode!(
 const FAST: &str = "interval = \"100ms\"\nfast_interval = \"30ms\"\nrise = 2\nfall = 2\n";
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"";
 
-/// An origin that answers with its name, and its health check with this status.
-struct Patient {
-    served: Served,
-    health: Arc<AtomicU16>,
-}
-
-impl Patient {
-    fn new(name: &'static str) -> Self {
-        let health = Arc::new(AtomicU16::new(200));
-        let told = Arc::clone(&health);
-        let served = Origin::bind().serve(move |request| {
-            if request.target != "/health" {
-                return ok(name);
-            }
-            let status = told.load(Ordering::Relaxed);
-            format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                .into_bytes()
-        });
-        Self { served, health }
-    }
-
-    fn set(&self, status: u16) {
-        self.health.store(status, Ordering::Relaxed);
-    }
-}
-
 /// A proxy before `a`, `b` and `c`, with active checks.
 fn ward(mode: Mode, upstream: &str) -> (Proxy, [Patient; 3]) {
     let patients = ["a", "b", "c"].map(Patient::new);
@@ -73,27 +46,10 @@ fn ward(mode: Mode, upstream: &str) -> (Proxy, [Patient; 3]) {
     (proxy, patients)
 }
 
-fn page(proxy: &Proxy, path: &str) -> String {
-    let mut admin = Wire::connect(proxy.admin.expect("the status page is on"));
-    admin.send(format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    ));
-    admin.response("GET").text()
-}
-
-fn status(proxy: &Proxy) -> Value {
-    let text = page(proxy, "/lb/status");
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-fn server(proxy: &Proxy, index: usize) -> Value {
-    status(proxy)["upstreams"][0]["servers"][index].clone()
-}
-
 #[track_caller]
 fn await_state(proxy: &Proxy, index: usize, state: &str) {
     eventually(&format!("server {index} is {state}"), || {
-        server(proxy, index)["state"] == state
+        proxy.server(index)["state"] == state
     });
 }
 
@@ -116,7 +72,7 @@ fn probes_take_a_server_out_and_bring_it_back(mode: Mode) {
     patients[1].set(503);
     await_state(&proxy, 1, "down");
     assert_eq!(shares(&proxy, 20)[1], 0);
-    let down = server(&proxy, 1);
+    let down = proxy.server(1);
     let reason = "the probe's answer has another status than expected";
     assert_eq!(down["reason"], reason);
     assert_eq!(down["last_probe"]["ok"], false);
@@ -125,7 +81,7 @@ fn probes_take_a_server_out_and_bring_it_back(mode: Mode) {
     let [a, b, c] = shares(&proxy, 30);
     assert!(a >= 8 && b >= 8 && c >= 8, "{a} {b} {c}");
 
-    let history = &status(&proxy)["health"]["history"];
+    let history = &proxy.status()["health"]["history"];
     let seen: Vec<_> = [0, 1]
         .map(|at| (history[at]["server"].clone(), history[at]["to"].clone()))
         .into();
@@ -144,7 +100,7 @@ fn probes_take_a_server_out_and_bring_it_back(mode: Mode) {
         "one line each:\n{}",
         proxy.log().join("\n")
     );
-    let metrics = page(&proxy, "/metrics");
+    let metrics = proxy.page("/metrics");
     for line in [
         "ringlane_upstream_up{upstream=\"app\",server=\"b\"} 1",
         "ringlane_upstream_state_changes_total{upstream=\"app\",server=\"b\",state=\"down\"} 1",
@@ -199,9 +155,9 @@ fn a_dead_server_is_found_without_a_request(mode: Mode) {
         )
         .start();
     await_state(&proxy, 1, "down");
-    assert_eq!(server(&proxy, 1)["reason"], "the probe cannot connect");
+    assert_eq!(proxy.server(1)["reason"], "the probe cannot connect");
     assert_eq!(shares(&proxy, 10), [10, 0, 0]);
-    assert_eq!(server(&proxy, 1)["requests"], 0);
+    assert_eq!(proxy.server(1)["requests"], 0);
 }
 
 fn a_server_that_only_connects_passes_tcp(mode: Mode) {
@@ -215,8 +171,8 @@ fn a_server_that_only_connects_passes_tcp(mode: Mode) {
         )
         .start();
     await_state(&proxy, 1, "down");
-    eventually("a probe", || !server(&proxy, 0)["last_probe"].is_null());
-    assert_eq!(server(&proxy, 0)["state"], "up");
+    eventually("a probe", || !proxy.server(0)["last_probe"].is_null());
+    assert_eq!(proxy.server(0)["state"], "up");
 }
 
 fn without_a_healthy_server_there_is_an_answer(mode: Mode) {
@@ -248,13 +204,19 @@ fn try_all_goes_on_without_a_healthy_server(mode: Mode) {
 
 fn first_fails_over_and_back(mode: Mode) {
     let (proxy, patients) = ward(mode, "policy = \"first\"");
-    assert_eq!(shares(&proxy, 5), [5, 0, 0]);
-    patients[0].set(500);
-    await_state(&proxy, 0, "down");
-    assert_eq!(shares(&proxy, 5), [0, 5, 0]);
-    patients[0].set(200);
-    await_state(&proxy, 0, "up");
-    assert_eq!(shares(&proxy, 5), [5, 0, 0]);
+    expect_fail_over_and_back(&proxy, &patients[0]);
+}
+
+/// `a` has all requests, `b` while `a` is sick.
+#[track_caller]
+fn expect_fail_over_and_back(proxy: &Proxy, a: &Patient) {
+    assert_eq!(shares(proxy, 5), [5, 0, 0]);
+    a.set(500);
+    await_state(proxy, 0, "down");
+    assert_eq!(shares(proxy, 5), [0, 5, 0]);
+    a.set(200);
+    await_state(proxy, 0, "up");
+    assert_eq!(shares(proxy, 5), [5, 0, 0]);
 }
 
 fn keys_move_from_a_sick_server_and_come_back(mode: Mode) {
@@ -300,13 +262,7 @@ fn backups_serve_while_the_others_are_sick(mode: Mode) {
             patients[0].served.address, patients[1].served.address
         ))
         .start();
-    assert_eq!(shares(&proxy, 5), [5, 0, 0]);
-    patients[0].set(500);
-    await_state(&proxy, 0, "down");
-    assert_eq!(shares(&proxy, 5), [0, 5, 0]);
-    patients[0].set(200);
-    await_state(&proxy, 0, "up");
-    assert_eq!(shares(&proxy, 5), [5, 0, 0]);
+    expect_fail_over_and_back(&proxy, &patients[0]);
 }
 
 /// A proxy with passive checks before an origin that does as `answer` says, and a good one named `b`.
@@ -336,9 +292,9 @@ fn with_passive(
 fn expect_ejection(proxy: &Proxy, reason: &str) {
     eventually("the ejection", || {
         proxy.get("/");
-        server(proxy, 0)["state"] == "ejected"
+        proxy.server(0)["state"] == "ejected"
     });
-    assert_eq!(server(proxy, 0)["reason"], reason);
+    assert_eq!(proxy.server(0)["reason"], reason);
     let before = attempts(proxy)[0];
     assert!(before >= 3, "{before} requests failed");
     assert_eq!(shares(proxy, 20), [0, 20, 0]);
@@ -359,7 +315,7 @@ fn failed_requests_eject_a_server(mode: Mode) {
     expect_ejection(&proxy, "connections are reset before requests are answered");
     broken.store(false, Ordering::Relaxed);
     await_state(&proxy, 0, "up");
-    assert_eq!(server(&proxy, 0)["reason"], "the ejection is over");
+    assert_eq!(proxy.server(0)["reason"], "the ejection is over");
     let [a, b, _] = shares(&proxy, 20);
     assert!(a >= 8 && b >= 8, "{a} {b}");
 }
@@ -370,7 +326,7 @@ fn failure_statuses_eject_a_server(mode: Mode) {
     expect_ejection(&proxy, "requests are answered with a failure status");
     let (proxy, _bad, _good) = with_passive(mode, "", answer);
     (0..20).for_each(|_| drop(proxy.get("/")));
-    assert_eq!(server(&proxy, 0)["state"], "up", "without the setting");
+    assert_eq!(proxy.server(0)["state"], "up", "without the setting");
 }
 
 fn slow_answers_eject_a_server(mode: Mode) {
@@ -408,8 +364,8 @@ fn an_idle_connection_that_closes_is_no_failure(mode: Mode) {
     upstream.request();
     upstream.send(ok("last"));
     assert_eq!(client.response("GET").text(), "last");
-    assert_eq!(server(&proxy, 0)["state"], "up");
-    assert_eq!(server(&proxy, 0)["failures"]["closed"], 5);
+    assert_eq!(proxy.server(0)["state"], "up");
+    assert_eq!(proxy.server(0)["failures"]["closed"], 5);
 }
 
 /// A sample origin as a process of its own, so that it can be killed.
@@ -459,7 +415,7 @@ fn free_address() -> String {
 
 /// Attempts on each server so far.
 fn attempts(proxy: &Proxy) -> [u64; 3] {
-    let status = status(proxy);
+    let status = proxy.status();
     let servers = &status["upstreams"][0]["servers"];
     [0, 1, 2].map(|index| servers[index]["requests"].as_u64().unwrap_or(0))
 }
@@ -494,14 +450,14 @@ fn no_client_sees_a_killed_server(mode: Mode) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             eventually("all serve", || attempts(&proxy).iter().all(|n| *n > 100));
             origins[1].kill();
-            eventually("it is out", || server(&proxy, 1)["state"] != "up");
+            eventually("it is out", || proxy.server(1)["state"] != "up");
             std::thread::sleep(Duration::from_millis(50));
             let before = attempts(&proxy);
             std::thread::sleep(Duration::from_millis(1200));
             let [a, b, c] = since(&proxy, before);
             assert!(a > 100 && c > 100 && a.abs_diff(c) * 10 < a, "{a} and {c}");
             assert_eq!(b, 0, "nothing is sent to it");
-            assert_ne!(server(&proxy, 1)["state"], "up");
+            assert_ne!(proxy.server(1)["state"], "up");
             let address = origins[1].address.clone();
             origins[1] = Killable::start("b", &address);
             await_state(&proxy, 1, "up");

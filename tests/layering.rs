@@ -1,9 +1,14 @@
 //! Imports run one way: cli, server, shard, downstream, exchange, then upstream, balance and http1, then net. The codec and the policies
 //! know nothing of ours but each other, which keeps them easy to test, to fuzz and to bench.
 
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::rust_files;
 
 /// What each module may import, beside itself. `runtime` builds rings; the sample origin and the relay stand
 /// on it and on `net`.
@@ -123,19 +128,6 @@ fn finds_imports() {
         imports(text),
         ["a", "d", "e", "h", "i"].map(str::to_owned).into()
     );
-}
-
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("the source directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }
 
 /// The top-level module of a file; none for `lib.rs` and `main.rs`, which name all of them.

@@ -5,7 +5,6 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use support::{Config, Mode, Origin, Proxy, Response, Served, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
@@ -30,10 +29,8 @@ fn start(mode: Mode, tables: &str) -> (Proxy, Served) {
 }
 
 fn total(proxy: &Proxy, counter: &str) -> u64 {
-    let mut wire = Wire::connect(proxy.admin.expect("the status page is on"));
-    wire.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let status: Value = serde_json::from_slice(&wire.response("GET").body).expect("JSON");
-    status["totals"][counter].as_u64().expect("a counter")
+    let count = proxy.status()["totals"][counter].as_u64();
+    count.expect("a counter")
 }
 
 #[track_caller]

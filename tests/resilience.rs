@@ -104,13 +104,7 @@ fn descriptors_run_out(mode: Mode) {
     assert_eq!(proxy.get("/").text(), "fine");
     let clients: Vec<Wire> = (0..200).map(|_| proxy.connect()).collect();
     std::thread::sleep(Duration::from_millis(200));
-    let before = proxy.cpu_time();
-    std::thread::sleep(Duration::from_secs(1));
-    let used = proxy.cpu_time().saturating_sub(before);
-    assert!(
-        used < Duration::from_millis(250),
-        "spins: {used:?} of processor time in a second"
-    );
+    proxy.expect_rest();
     drop(clients);
     eventually("service again", || {
         let Ok(mut client) = Wire::connect_to(&proxy.addresses[0].into()) else {

@@ -362,10 +362,7 @@ fn endless_interim_responses_end(mode: Mode) {
             "retries = 0\nresponse_header_timeout = \"500ms\"",
         )
         .start();
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     let ended = (0..1000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         upstream

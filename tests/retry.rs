@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, Served, Wire, in_each_mode, ok};
 
 in_each_mode!(
     idempotent_request_on_a_dying_connection,
@@ -140,11 +140,17 @@ fn sent_again_at_most_once(mode: Mode) {
     origin.expect_nobody();
 }
 
-fn connect_failure_moves_on(mode: Mode) {
+/// Two servers, of which the first is not there.
+fn with_one_dead(mode: Mode) -> (Proxy, Served) {
     let served = Origin::serve_text("alive");
     let proxy = Config::new(mode)
         .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
         .start();
+    (proxy, served)
+}
+
+fn connect_failure_moves_on(mode: Mode) {
+    let (proxy, served) = with_one_dead(mode);
     let mut client = proxy.connect();
     for method in ["GET", "POST", "PATCH", "CUSTOM", "GET", "POST"] {
         client.send(format!(
@@ -161,10 +167,7 @@ fn body_survives_moving_on(mode: Mode) {
     let content: Vec<u8> = (0..1_000_000_u32)
         .map(|number| (number % 251) as u8)
         .collect();
-    let served = Origin::serve_text("alive");
-    let proxy = Config::new(mode)
-        .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
-        .start();
+    let (proxy, served) = with_one_dead(mode);
     let mut client = proxy.connect();
     for _ in 0..3 {
         client.send(format!(
@@ -204,10 +207,7 @@ fn all_servers_dead(mode: Mode) {
 }
 
 fn chunked_body_survives_moving_on(mode: Mode) {
-    let served = Origin::serve_text("alive");
-    let proxy = Config::new(mode)
-        .upstream(&[&Origin::nowhere(), &served.address], "retries = 1")
-        .start();
+    let (proxy, served) = with_one_dead(mode);
     let mut client = proxy.connect();
     for _ in 0..3 {
         client

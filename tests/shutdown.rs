@@ -31,10 +31,7 @@ fn start(mode: Mode, shutdown_timeout: &str) -> (Proxy, Origin) {
 
 /// An exchange whose response is half sent.
 fn running(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(origin);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
     client.response_head("GET");
     client.expect("hello");
@@ -104,10 +101,7 @@ fn running_upload_is_finished(mode: Mode) {
 fn idle_connections_are_closed(mode: Mode) {
     let (mut proxy, origin) = start(mode, "10s");
     let mut silent = proxy.connect();
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
     let since = Instant::now();
@@ -156,12 +150,7 @@ fn timeout_ends_what_still_runs(mode: Mode) {
 
 fn tunnel_ends_with_the_timeout(mode: Mode) {
     let (mut proxy, origin) = start(mode, "600ms");
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
-    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-    assert_eq!(client.response("GET").status, 101);
+    let (mut client, mut upstream) = proxy.tunnel(&origin);
     let since = Instant::now();
     proxy.signal("TERM");
     std::thread::sleep(QUIET);

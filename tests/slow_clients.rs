@@ -6,7 +6,6 @@ mod support;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use support::{Config, End, Mode, Origin, PATIENCE, Proxy, Wire, all_at_once, in_each_mode, ok};
 
 in_each_mode!(slow_ones, steady_ones, endless_ones);
@@ -90,10 +89,8 @@ fn start_with(mode: Mode, timeouts: &str) -> (Proxy, Origin) {
 }
 
 fn timeouts(proxy: &Proxy, kind: &str) -> u64 {
-    let status: Value = serde_json::from_str(&proxy.page("/lb/status")).expect("JSON");
-    status["totals"]["timeouts"][kind]
-        .as_u64()
-        .expect("a counter")
+    let count = proxy.status()["totals"]["timeouts"][kind].as_u64();
+    count.expect("a counter")
 }
 
 /// A client whose receive buffer is small, so that its kernel acknowledges little ahead of it.
@@ -317,10 +314,7 @@ fn steady_reader(mode: Mode) {
 
 fn dribbling_origin(mode: Mode) {
     let (proxy, origin) = start(mode);
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     std::thread::sleep(GRACE * 2);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
     client.response_head("GET");

@@ -48,23 +48,6 @@ fn ask(proxy: &Proxy, request: &str) -> Response {
     admin.response(request.split(' ').next().expect("a method"))
 }
 
-fn page(proxy: &Proxy, path: &str) -> String {
-    ask(
-        proxy,
-        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-    )
-    .text()
-}
-
-fn status(proxy: &Proxy) -> Value {
-    let text = page(proxy, "/lb/status");
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-fn server(proxy: &Proxy, index: usize) -> Value {
-    status(proxy)["upstreams"][0]["servers"][index].clone()
-}
-
 fn post(proxy: &Proxy, path: &str, json: &str) -> Response {
     let length = json.len();
     ask(
@@ -176,11 +159,11 @@ fn a_drain_under_load_costs_no_request(mode: Mode) {
         order(&proxy, "app/b", r#"{"state":"drain"}"#);
         std::thread::sleep(SOON);
         let drained = servers[1].requests().len();
-        assert_eq!(server(&proxy, 1)["state"], "drained");
+        assert_eq!(proxy.server(1)["state"], "drained");
         load.await_more(200);
         assert_eq!(servers[1].requests().len(), drained, "a request too late");
         eventually("its idle connections are closed", || {
-            server(&proxy, 1)["idle"] == 0
+            proxy.server(1)["idle"] == 0
         });
         order(&proxy, "app/b", r#"{"state":"up"}"#);
         load.await_more(100);
@@ -189,7 +172,7 @@ fn a_drain_under_load_costs_no_request(mode: Mode) {
         });
     }
     load.stop();
-    let entry = server(&proxy, 1);
+    let entry = proxy.server(1);
     assert_eq!(
         (&entry["state"], &entry["order"]),
         (&"unchecked".into(), &Value::Null)
@@ -234,7 +217,7 @@ fn a_drained_server_finishes_what_runs(mode: Mode) {
         go.send(()).expect("the origin waits");
         assert_eq!(client.response("GET").text(), "late");
         eventually("nothing runs on it", || {
-            let entry = server(&proxy, 0);
+            let entry = proxy.server(0);
             entry["state"] == after && entry["active"] == 0 && entry["idle"] == 0
         });
         // The client's connection stays; only the server's is given up.
@@ -331,7 +314,7 @@ fn orders_outlast_probes(mode: Mode) {
     let checks =
         "[upstream.health]\ninterval = \"100ms\"\nfast_interval = \"20ms\"\nrise = 2\nfall = 2\n";
     let proxy = start(mode, &[&served, &other], checks);
-    eventually("it is up", || server(&proxy, 0)["last_probe"]["ok"] == true);
+    eventually("it is up", || proxy.server(0)["last_probe"]["ok"] == true);
     order(&proxy, "app/a", r#"{"state":"drain"}"#);
     let probes = || {
         served
@@ -346,20 +329,20 @@ fn orders_outlast_probes(mode: Mode) {
     };
     await_probes(4);
     assert_eq!(
-        server(&proxy, 0)["state"],
+        proxy.server(0)["state"],
         "drained",
         "probes do not undo an order"
     );
     assert_eq!(shares(&proxy, 10), [0, 10, 0]);
     healthy.store(false, Ordering::Relaxed);
     eventually("a probe fails", || {
-        server(&proxy, 0)["last_probe"]["ok"] == false
+        proxy.server(0)["last_probe"]["ok"] == false
     });
     await_probes(4);
     assert_eq!(order(&proxy, "app/a", r#"{"state":"up"}"#)["state"], "down");
     assert_eq!(shares(&proxy, 10), [0, 10, 0], "health decides again");
     healthy.store(true, Ordering::Relaxed);
-    eventually("it is up again", || server(&proxy, 0)["state"] == "up");
+    eventually("it is up again", || proxy.server(0)["state"] == "up");
     both_serve(&proxy);
 }
 
@@ -452,7 +435,7 @@ fn the_same_name_in_two_upstreams(mode: Mode) {
     assert_eq!(post(&proxy, "web/c", r#"{"state":"down"}"#).status, 404);
     // Names may be written with percent-encoding.
     order(&proxy, "%77eb/%61", r#"{"state":"up"}"#);
-    assert_eq!(server(&proxy, 0)["state"], "unchecked");
+    assert_eq!(proxy.server(0)["state"], "unchecked");
 }
 
 fn orders_are_logged_counted_and_remembered(mode: Mode) {
@@ -468,7 +451,7 @@ fn orders_are_logged_counted_and_remembered(mode: Mode) {
     for (json, ..) in orders {
         order(&proxy, "app/b", json);
     }
-    let history = status(&proxy)["health"]["history"].clone();
+    let history = proxy.status()["health"]["history"].clone();
     let history = history.as_array().expect("a list");
     assert_eq!(history.len(), orders.len());
     for (event, (_, kind, from, to)) in history.iter().rev().zip(orders) {
@@ -491,7 +474,7 @@ fn orders_are_logged_counted_and_remembered(mode: Mode) {
     );
     assert!(lines[2].contains("weight=7"), "{lines:?}");
     assert!(!log.join("\n").contains(TOKEN), "the token stays secret");
-    let metrics = page(&proxy, "/metrics");
+    let metrics = proxy.page("/metrics");
     for line in [
         "ringlane_upstream_orders_total{upstream=\"app\",server=\"b\",order=\"weight\"} 2",
         "ringlane_upstream_orders_total{upstream=\"app\",server=\"b\",order=\"drain\"} 1",
@@ -572,9 +555,9 @@ fn only_the_token_gives_orders(mode: Mode) {
     );
     assert_eq!(value("access-control-allow-origin"), None);
 
-    let history = &status(&proxy)["health"]["history"];
+    let history = &proxy.status()["health"]["history"];
     assert_eq!(history, &Value::Array(Vec::new()), "nothing has changed");
-    let shown = page(&proxy, "/lb/servers/app/a");
+    let shown = proxy.page("/lb/servers/app/a");
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(shown["state"], "unchecked");
     order(&proxy, "app/a", r#"{"state":"drain"}"#);
@@ -586,7 +569,7 @@ fn on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others(mod
         .tables("[admin]\naddress = \"127.0.0.1:0\"")
         .upstream(&[&served.address], "")
         .start();
-    assert_eq!(status(&proxy)["orders"], "open");
+    assert_eq!(proxy.status()["orders"], "open");
     let admin = proxy.admin.expect("the status page is on");
     let drain = |host: &str, fields: &str| {
         let content = r#"{"state":"drain"}"#;
@@ -634,13 +617,13 @@ fn on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others(mod
     ] {
         assert_eq!(drain(host, &fields), expected, "{host} {fields}");
     }
-    assert_eq!(server(&proxy, 0)["order"], Value::Null);
+    assert_eq!(proxy.server(0)["order"], Value::Null);
     let page = with(&format!(
         "Origin: http://{own}\r\nSec-Fetch-Site: same-origin"
     ));
     for fields in [json.to_owned(), page] {
         assert_eq!(drain(&own, &fields), 200, "{fields}");
-        assert_eq!(server(&proxy, 0)["state"], "drained");
+        assert_eq!(proxy.server(0)["state"], "drained");
         order(&proxy, "app/a", r#"{"state":"up"}"#);
     }
 }
@@ -659,10 +642,10 @@ fn orders_can_be_off(mode: Mode) {
             "{}",
             refused.text()
         );
-        assert_eq!(status(&proxy)["orders"], "off");
+        assert_eq!(proxy.status()["orders"], "off");
         assert_eq!(proxy.get("/").text(), "a");
         assert_eq!(
-            status(&proxy)["health"].is_null(),
+            proxy.status()["health"].is_null(),
             checks.is_empty(),
             "no thread without a need"
         );
@@ -681,11 +664,11 @@ fn the_dead_health_thread_is_started_again(mode: Mode) {
     eventually(
         "health is stale, and the thread dies again and again",
         || {
-            let health = &status(&proxy)["health"];
+            let health = &proxy.status()["health"];
             health["stale"] == true && health["restarts"].as_u64() > Some(1)
         },
     );
-    let metrics = page(&proxy, "/metrics");
+    let metrics = proxy.page("/metrics");
     assert!(metrics.contains("ringlane_health_stale 1\n"), "{metrics}");
     assert_eq!(shares(&proxy, 10), [10, 0, 0], "what was true last holds");
     let refused = post(&proxy, "app/b", r#"{"state":"up"}"#);
@@ -695,10 +678,10 @@ fn the_dead_health_thread_is_started_again(mode: Mode) {
     );
     proxy.get("/fault/health");
     eventually("health is fresh", || {
-        status(&proxy)["health"]["stale"] == false
+        proxy.status()["health"]["stale"] == false
     });
     assert_eq!(
-        server(&proxy, 1)["state"],
+        proxy.server(1)["state"],
         "drained",
         "a refused order is not carried out later"
     );
@@ -709,5 +692,5 @@ fn the_dead_health_thread_is_started_again(mode: Mode) {
         .iter()
         .filter(|line| line.contains("health monitor panicked"))
         .count();
-    assert_eq!(status(&proxy)["health"]["restarts"], died);
+    assert_eq!(proxy.status()["health"]["restarts"], died);
 }

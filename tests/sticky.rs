@@ -2,11 +2,8 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-
-use serde_json::{Value, json};
-use support::{Config, Mode, Origin, Proxy, Response, Served, Wire, eventually, in_each_mode, ok};
+use serde_json::json;
+use support::{Config, Mode, Origin, Patient, Proxy, Response, Served, eventually, in_each_mode};
 
 in_each_mode!(
     a_client_stays_on_every_shard,
@@ -40,8 +37,8 @@ fn with_key(key: &str) -> String {
     sticky(&format!("key = \"{key}\""))
 }
 
-fn start(mode: Mode, origins: &[Served], upstream: &str) -> Proxy {
-    let addresses: Vec<&str> = origins.iter().map(|o| &*o.address).collect();
+fn start<'o>(mode: Mode, origins: impl IntoIterator<Item = &'o Served>, upstream: &str) -> Proxy {
+    let addresses: Vec<&str> = origins.into_iter().map(|o| &*o.address).collect();
     Config::new(mode)
         .key("shards = 2")
         .tables(ADMIN)
@@ -78,17 +75,8 @@ fn clients(proxy: &Proxy) -> [String; 3] {
     cookies.map(|cookie| cookie.expect("looked at above"))
 }
 
-fn servers(proxy: &Proxy) -> Value {
-    let mut admin = Wire::connect(proxy.admin.expect("the status page is on"));
-    admin.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let text = admin.response("GET").text();
-    let status: Value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    status["upstreams"][0]["servers"].clone()
-}
-
 fn sum(proxy: &Proxy, kind: &str) -> u64 {
-    let servers = servers(proxy);
+    let servers = proxy.upstream()["servers"].take();
     let servers = servers.as_array().expect("a list");
     let counts = servers.iter().map(|server| server["sticky"][kind].as_u64());
     counts.map(|count| count.expect("a number")).sum()
@@ -211,29 +199,15 @@ fn a_rotated_key_keeps_sessions(mode: Mode) {
     assert_eq!(["hits", "moves"].map(|kind| sum(&after, kind)), [6, 0]);
 }
 
-/// Serves its name, and its health check with the status that it is told.
-fn patient(name: &'static str) -> (Served, Arc<AtomicU16>) {
-    let health = Arc::new(AtomicU16::new(200));
-    let told = Arc::clone(&health);
-    let served = Origin::bind().serve(move |request| {
-        if request.target != "/health" {
-            return ok(name);
-        }
-        let status = told.load(Ordering::Relaxed);
-        format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            .into_bytes()
-    });
-    (served, health)
-}
-
 fn a_client_moves_from_a_sick_server(mode: Mode) {
-    let (origins, healths): (Vec<_>, Vec<_>) = ["a", "b", "c"].map(patient).into_iter().unzip();
+    let patients = ["a", "b", "c"].map(Patient::new);
+    let origins = patients.each_ref().map(|patient| &patient.served);
     let checks =
         "[upstream.health]\ninterval = \"100ms\"\nfast_interval = \"30ms\"\nrise = 1\nfall = 2";
-    let proxy = start(mode, &origins, &format!("{}\n{checks}", with_key(KEY)));
+    let proxy = start(mode, origins, &format!("{}\n{checks}", with_key(KEY)));
     let [_, old, _] = clients(&proxy);
-    healths[1].store(503, Ordering::Relaxed);
-    eventually("b is down", || servers(&proxy)[1]["state"] == "down");
+    patients[1].set(503);
+    eventually("b is down", || proxy.server(1)["state"] == "down");
     let moved = ask_with(&proxy, &old);
     let (home, new) = (moved.text(), set(&moved).expect("a new cookie"));
     assert_ne!(home, "b");
@@ -243,8 +217,8 @@ fn a_client_moves_from_a_sick_server(mode: Mode) {
         let response = ask_with(&proxy, &new);
         assert_eq!((response.text(), set(&response)), (home.clone(), None));
     }
-    healths[1].store(200, Ordering::Relaxed);
-    eventually("b is up", || servers(&proxy)[1]["state"] == "up");
+    patients[1].set(200);
+    eventually("b is up", || proxy.server(1)["state"] == "up");
     // Who has moved stays, and who did not ask meanwhile is still at home.
     for _ in 0..5 {
         assert_eq!(ask_with(&proxy, &new).text(), home);
@@ -267,7 +241,7 @@ fn a_client_moves_within_a_request(mode: Mode) {
     let new = set(&response).expect("a new cookie");
     assert_eq!(response.text(), "b");
     assert_eq!(
-        servers(&proxy)[1]["sticky"],
+        proxy.server(1)["sticky"],
         json!({ "hits": 0, "moves": 1, "inserts": 0 })
     );
     let response = ask_with(&proxy, &new);

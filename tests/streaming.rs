@@ -185,6 +185,12 @@ fn send_bytes(wire: &mut Wire, length: u64) {
     }
 }
 
+#[track_caller]
+fn expect_no_growth(proxy: &Proxy, before: u64) {
+    let now = proxy.resident();
+    assert!(now < before + GROWTH_AT_MOST, "grew from {before} to {now}");
+}
+
 fn download_back_pressure(mode: Mode) {
     const LENGTH: u64 = 256 << 20;
     let (proxy, origin) = start(mode);
@@ -202,11 +208,7 @@ fn download_back_pressure(mode: Mode) {
         sent < HELD_AT_MOST,
         "{sent} bytes were taken from the origin for a client that does not read"
     );
-    assert!(
-        proxy.resident() < before + GROWTH_AT_MOST,
-        "grew from {before} to {}",
-        proxy.resident()
-    );
+    expect_no_growth(&proxy, before);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let left = LENGTH as usize - sent;
@@ -232,11 +234,7 @@ fn upload_back_pressure(mode: Mode) {
         sent < HELD_AT_MOST,
         "{sent} bytes were taken from the client for an origin that does not read"
     );
-    assert!(
-        proxy.resident() < before + GROWTH_AT_MOST,
-        "grew from {before} to {}",
-        proxy.resident()
-    );
+    expect_no_growth(&proxy, before);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let left = LENGTH as usize - sent;
@@ -267,18 +265,10 @@ fn huge_download(mode: Mode) {
         });
         client.response_head("GET");
         client.skip(length / 2);
-        assert!(
-            proxy.resident() < before + GROWTH_AT_MOST,
-            "grew from {before} to {}",
-            proxy.resident()
-        );
+        expect_no_growth(&proxy, before);
         client.skip(length / 2);
     });
-    assert!(
-        proxy.resident() < before + GROWTH_AT_MOST,
-        "grew from {before} to {}",
-        proxy.resident()
-    );
+    expect_no_growth(&proxy, before);
 }
 
 fn huge_upload(mode: Mode) {
@@ -302,11 +292,7 @@ fn huge_upload(mode: Mode) {
         });
         skip_chunks(&mut upstream, length);
     });
-    assert!(
-        proxy.resident() < before + GROWTH_AT_MOST,
-        "grew from {before} to {}",
-        proxy.resident()
-    );
+    expect_no_growth(&proxy, before);
     upstream.send(ok("taken"));
     assert_eq!(client.response("PUT").text(), "taken");
 }

@@ -125,10 +125,7 @@ fn slow_head(mode: Mode) {
 
 fn half_a_second_head(mode: Mode) {
     let (proxy, origin) = start(mode, "client_header = \"500ms\"", "");
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     std::thread::sleep(Duration::from_millis(700)); // waiting for the origin is not the client's fault
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
@@ -168,10 +165,7 @@ fn stalled_chunks(mode: Mode) {
 
 fn idle_client(mode: Mode) {
     let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
     let since = Instant::now();
@@ -181,10 +175,7 @@ fn idle_client(mode: Mode) {
 
 fn client_that_does_not_read(mode: Mode) {
     let (proxy, origin) = start(mode, "write = \"500ms\"", "");
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
     let part = vec![b'.'; 1 << 16];
     let ended = (0..10_000).any(|_| upstream.try_send(&part).is_err());
@@ -216,23 +207,13 @@ fn origin_that_does_not_read(mode: Mode) {
 
 fn idle_tunnel(mode: Mode) {
     let (proxy, origin) = start(mode, "tunnel_idle = \"500ms\"", "");
-    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    let (mut client, mut upstream) = proxy.tunnel(&origin);
     let since = Instant::now();
     client.send("x");
     upstream.expect("x");
     upstream.expect_end();
     client.expect_end();
     took_about(since, SET);
-}
-
-fn tunnel(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
-    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-    assert_eq!(client.response("GET").status, 101);
-    (client, upstream)
 }
 
 /// A listener whose queue is full: Linux drops each further SYN. The connections that fill it must live as long as that is to last.
@@ -283,11 +264,8 @@ fn next_server_after_connect_timeout(mode: Mode) {
 
 fn silent_origin(mode: Mode) {
     let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"500ms\"");
-    let mut client = proxy.connect();
     let since = Instant::now();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     assert_eq!(client.response("GET").status, 504);
     took_about(since, SET);
     upstream.expect_end();
@@ -296,11 +274,8 @@ fn silent_origin(mode: Mode) {
 
 fn half_a_response_head(mode: Mode) {
     let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"500ms\"");
-    let mut client = proxy.connect();
     let since = Instant::now();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send("HTTP/1.1 200 OK\r\nX: ");
     assert_eq!(client.response("GET").status, 504);
     took_about(since, SET);
@@ -309,10 +284,7 @@ fn half_a_response_head(mode: Mode) {
 
 fn stalled_response(mode: Mode) {
     let (proxy, origin) = start(mode, "", "response_body_timeout = \"500ms\"");
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     let since = Instant::now();
     upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     client.response_head("GET");
@@ -351,10 +323,7 @@ fn slow_response(mode: Mode) {
         "write = \"500ms\"\nkeep_alive = \"500ms\"\nclient_header = \"500ms\"\nclient_body = \"500ms\"",
         "response_body_timeout = \"500ms\"\nresponse_header_timeout = \"500ms\"\npool = { idle_timeout = \"500ms\" }",
     );
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
     client.response_head("GET");
     for _ in 0..10 {
@@ -370,7 +339,7 @@ fn slow_tunnel(mode: Mode) {
         "tunnel_idle = \"500ms\"\nkeep_alive = \"500ms\"\nwrite = \"500ms\"\nclient_body = \"500ms\"\nclient_header = \"500ms\"",
         "response_body_timeout = \"500ms\"",
     );
-    let (mut client, mut upstream) = tunnel(&proxy, &origin);
+    let (mut client, mut upstream) = proxy.tunnel(&origin);
     for number in 0..10 {
         std::thread::sleep(Duration::from_millis(200));
         let (from, to) = if number < 5 {
@@ -389,10 +358,7 @@ fn exchange_longer_than_keep_alive(mode: Mode) {
         "keep_alive = \"300ms\"\nclient_header = \"300ms\"\nclient_body = \"300ms\"\nwrite = \"300ms\"",
         "",
     );
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = proxy.reach(&origin);
     std::thread::sleep(Duration::from_millis(1200));
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");

@@ -1,24 +1,14 @@
 //! Cookies: the first pair of a name, in however many fields.
 
 use ringlane::http1::cookie;
-use ringlane::http1::head::{Progress, RequestHead};
 
-use super::LIMITS;
-use super::strict;
+use super::{request_with, strict};
 
 /// The first line of `input` is the name that is looked for, each further line the value of one field.
 pub fn check(input: &[u8]) {
     let mut lines = input.split(|b| *b == b'\n');
     let name = lines.next().unwrap_or_default();
-    let mut bytes = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
-    for value in lines {
-        bytes.extend_from_slice(b"cooKIE: ");
-        bytes.extend_from_slice(value);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    let mut head = RequestHead::default();
-    let Ok(Progress::Complete(_)) = head.parse(&bytes, &LIMITS) else {
+    let Some((bytes, head)) = request_with("cooKIE", lines) else {
         return;
     };
     let found = cookie::find(&head.fields, &bytes, name);

@@ -3,22 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ringlane::http1::client::{AddressText, forwarded_address};
-use ringlane::http1::head::{Progress, RequestHead};
 
-use super::LIMITS;
-use super::strict;
+use super::{request_with, strict};
 
 /// Each line of `input` is the value of one field.
 pub fn check(input: &[u8]) {
-    let mut bytes = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
-    for value in input.split(|b| *b == b'\n') {
-        bytes.extend_from_slice(b"X-Forwarded-For: ");
-        bytes.extend_from_slice(value);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    let mut head = RequestHead::default();
-    let Ok(Progress::Complete(_)) = head.parse(&bytes, &LIMITS) else {
+    let lines = input.split(|b| *b == b'\n');
+    let Some((bytes, head)) = request_with("X-Forwarded-For", lines) else {
         return;
     };
     let found = forwarded_address(&head.fields, &bytes, is_trusted);

@@ -13,7 +13,7 @@ pub mod forwarded_for;
 pub mod head;
 pub mod strict;
 
-use ringlane::http1::head::Limits;
+use ringlane::http1::head::{Limits, Progress, RequestHead};
 
 /// Small, so that small inputs reach them.
 pub const LIMITS: Limits = Limits {
@@ -21,6 +21,25 @@ pub const LIMITS: Limits = Limits {
     fields: 16,
     target_bytes: 256,
 };
+
+/// A request with a field of this name for each value, and its head where that is valid.
+fn request_with<'v>(
+    name: &str,
+    values: impl Iterator<Item = &'v [u8]>,
+) -> Option<(Vec<u8>, RequestHead)> {
+    let mut bytes = b"GET / HTTP/1.1\r\nHost: h\r\n".to_vec();
+    for value in values {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let mut head = RequestHead::default();
+    match head.parse(&bytes, &LIMITS) {
+        Ok(Progress::Complete(_)) => Some((bytes, head)),
+        _ => None,
+    }
+}
 
 /// Ends of pieces to cut `input` into. They depend on its bytes alone, so that every run can be repeated.
 fn cuts(input: &[u8]) -> Vec<usize> {

@@ -298,6 +298,21 @@ impl Writer {
     }
 }
 
+/// An entry whose figures all follow from one, so that a mixed one shows.
+#[cfg(test)]
+fn at(n: u64) -> Entry {
+    let probe = LastProbe {
+        at_ms: n,
+        took_us: n as u32,
+        result: Cause::ProbeOk,
+    };
+    Entry {
+        since_ms: n,
+        last_probe: Some(probe),
+        ..Entry::ASSUMED_UP
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -397,18 +412,6 @@ mod tests {
         let mut writer = Writer::new(1);
         let table = Arc::clone(writer.table());
         let done = AtomicBool::new(false);
-        let at = |n: u64| {
-            let probe = LastProbe {
-                at_ms: n,
-                took_us: n as u32,
-                result: Cause::ProbeOk,
-            };
-            Entry {
-                since_ms: n,
-                last_probe: Some(probe),
-                ..Entry::ASSUMED_UP
-            }
-        };
         writer.write(0, &at(0));
         thread::scope(|scope| {
             let reader = || {
@@ -446,19 +449,6 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
-
-    fn at(n: u64) -> Entry {
-        let probe = LastProbe {
-            at_ms: n,
-            took_us: n as u32,
-            result: Cause::ProbeOk,
-        };
-        Entry {
-            since_ms: n,
-            last_probe: Some(probe),
-            ..Entry::ASSUMED_UP
-        }
-    }
 
     fn model(threads: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();

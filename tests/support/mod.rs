@@ -6,6 +6,7 @@
 
 mod message;
 mod origin;
+mod patient;
 mod proxy;
 mod wire;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use message::{Framing, Head, Request, Response, field_values, ok};
 pub(crate) use origin::{Origin, Served};
+pub(crate) use patient::Patient;
 pub(crate) use proxy::{Config, Proxy};
 pub(crate) use wire::{End, Wire};
 

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Mode, PATIENCE, Wire};
+use serde_json::Value;
+
+use super::{Mode, Origin, PATIENCE, Wire};
 
 /// A configuration file in the making. What a test does not set is chosen for tests: one unpinned shard, a listener on a free port,
 /// no status page, a short farewell.
@@ -309,6 +311,29 @@ impl Proxy {
         self.connect().get(target)
     }
 
+    /// A client whose GET has come to this origin, and the origin's end.
+    #[track_caller]
+    pub(crate) fn reach(&self, origin: &Origin) -> (Wire, Wire) {
+        let mut client = self.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut upstream = origin.accept();
+        upstream.request();
+        (client, upstream)
+    }
+
+    /// A tunnel between a client and this origin.
+    #[track_caller]
+    pub(crate) fn tunnel(&self, origin: &Origin) -> (Wire, Wire) {
+        let mut client = self.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.response("GET").status, 101);
+        (client, upstream)
+    }
+
     /// A page of the status listener, which the configuration must have.
     #[track_caller]
     pub(crate) fn page(&self, path: &str) -> String {
@@ -319,13 +344,23 @@ impl Proxy {
         admin.response("GET").text()
     }
 
+    /// The status page.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        let text = self.page("/lb/status");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
     /// The first upstream on the status page.
     #[track_caller]
-    pub(crate) fn upstream(&self) -> serde_json::Value {
-        let text = self.page("/lb/status");
-        let status: serde_json::Value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        status["upstreams"][0].clone()
+    pub(crate) fn upstream(&self) -> Value {
+        self.status()["upstreams"][0].take()
+    }
+
+    /// One of its servers.
+    #[track_caller]
+    pub(crate) fn server(&self, index: usize) -> Value {
+        self.upstream()["servers"][index].take()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -406,6 +441,18 @@ impl Proxy {
             .and_then(|number| number.parse().ok())
             .expect("a number");
         kib * 1024
+    }
+
+    /// Asserts that the proxy, which has nothing to do, does next to nothing.
+    #[track_caller]
+    pub(crate) fn expect_rest(&self) {
+        let before = self.cpu_time();
+        std::thread::sleep(Duration::from_secs(1));
+        let used = self.cpu_time().saturating_sub(before);
+        assert!(
+            used < Duration::from_millis(250),
+            "spins: {used:?} of processor time in a second"
+        );
     }
 
     /// Processor time used so far, user and system.
