@@ -1,0 +1,20 @@
+"""The program under test."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def ringlane(given=None, profile="release"):
+    """The program that was given, else what cargo builds."""
+    if given is None:
+        flags = ["--release"] if profile == "release" else []
+        if subprocess.run(["cargo", "build", "--locked", *flags], cwd=ROOT, check=False).returncode != 0:
+            sys.exit("FAILED: cargo cannot build ringlane; --binary takes one that is built")
+        given = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / profile / "ringlane"
+    if not (given.is_file() and os.access(given, os.X_OK)):
+        sys.exit(f"FAILED: {given} is no program: build it with cargo build, or leave --binary out")
+    return given.resolve()
