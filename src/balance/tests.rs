@@ -1,5 +1,8 @@
 //! What every policy must hold, and how each shares out requests.
 
+mod keys;
+mod steering;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -275,118 +278,6 @@ fn a_server_without_answers_yet_does_not_get_everything() {
 }
 
 #[test]
-fn only_the_keys_of_a_lost_server_move_and_they_come_back() {
-    const KEYS: u64 = 50_000;
-    for lost in [0, 7] {
-        let balancer = balancer(Policy::Hash, &[1; 10]);
-        let load = Active::none(10);
-        let map = || {
-            (0..KEYS)
-                .map(|k| balancer.choose(&keyed(k), &load).expect("up"))
-                .collect::<Vec<_>>()
-        };
-        let before = map();
-        balancer.refresh(|server| if server == lost { 0 } else { FULL_SHARE });
-        let during = map();
-        let moved: Vec<_> = (0..before.len())
-            .filter(|&k| before[k] != during[k])
-            .collect();
-        assert!(
-            moved.iter().all(|&k| before[k] == lost),
-            "keys of other servers stay"
-        );
-        assert!(
-            (moved.len() as u64).abs_diff(KEYS / 10) < KEYS / 100,
-            "{} of {KEYS} moved",
-            moved.len()
-        );
-        // What the lost server had is spread over the others, not handed to one.
-        for server in (0..10).filter(|&s| s != lost) {
-            let got = moved.iter().filter(|&&k| during[k] == server).count();
-            assert!(
-                got.abs_diff(moved.len() / 9) < moved.len() / 20,
-                "server {server} got {got}"
-            );
-        }
-        balancer.refresh(|_| FULL_SHARE);
-        assert_eq!(map(), before);
-    }
-}
-
-#[test]
-fn a_server_removed_from_the_configuration_moves_about_its_keys() {
-    const KEYS: u64 = 50_000;
-    let owners = |servers: Vec<Server>| {
-        let names: Vec<_> = servers.iter().map(|s| s.name.clone()).collect();
-        let balancer = Balancer::new(&servers, &settings(Policy::Hash));
-        let load = Active::none(names.len());
-        (0..KEYS)
-            .map(|k| names[balancer.choose(&keyed(k), &load).expect("up")].clone())
-            .collect::<Vec<_>>()
-    };
-    let mut fewer = servers(&[1; 10]);
-    fewer.remove(4);
-    let (before, after) = (owners(servers(&[1; 10])), owners(fewer));
-    let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count() as u64;
-    assert!(moved < KEYS * 12 / 100, "{moved} of {KEYS} moved");
-}
-
-#[test]
-fn hash_is_the_same_on_every_shard_and_with_every_seed() {
-    let load = Active::none(5);
-    let other = Settings {
-        shard: 3,
-        shards: 8,
-        seed: 99,
-        ..settings(Policy::Hash)
-    };
-    let (a, b) = (
-        balancer(Policy::Hash, &[1, 2, 3, 4, 5]),
-        Balancer::new(&servers(&[1, 2, 3, 4, 5]), &other),
-    );
-    for balancer in [&a, &b] {
-        balancer.refresh(only_up(&[0, 3, 4]));
-    }
-    assert!((0..10_000).all(|k| a.choose(&keyed(k), &load) == b.choose(&keyed(k), &load)));
-}
-
-#[test]
-fn keys_find_their_server_when_nearly_all_are_down() {
-    let balancer = balancer(Policy::Hash, &[1; 1000]);
-    let load = Active::none(1000);
-    let map = || {
-        (0..3000)
-            .map(|k| balancer.choose(&keyed(k), &load).expect("up"))
-            .collect::<Vec<_>>()
-    };
-    balancer.refresh(only_up(&[3, 500, 900]));
-    let three = map();
-    for server in [3, 500, 900] {
-        let share = three.iter().filter(|&&s| s == server).count();
-        assert!(share.abs_diff(1000) < 100, "server {server} has {share}");
-    }
-    balancer.refresh(only_up(&[3, 900]));
-    let two = map();
-    assert!(three.iter().zip(&two).all(|(a, b)| a == b || *a == 500));
-}
-
-#[test]
-fn a_key_goes_over_to_a_server_in_slow_start_once() {
-    let balancer = balancer(Policy::Hash, &[1, 1]);
-    let load = Active::none(2);
-    let mut owned_before = 0;
-    for share in [50, 250, 500, 1000] {
-        balancer.refresh(|server| if server == 1 { share } else { 1000 });
-        let owned = (0..10_000)
-            .filter(|&k| balancer.choose(&keyed(k), &load) == Ok(1))
-            .count();
-        assert!(owned > owned_before, "{share}: {owned}");
-        owned_before = owned;
-    }
-    assert!(owned_before.abs_diff(5000) < 200);
-}
-
-#[test]
 fn slow_start_scales_the_share_of_every_weighted_policy() {
     for policy in [
         Policy::RoundRobin,
@@ -399,30 +290,6 @@ fn slow_start_scales_the_share_of_every_weighted_policy() {
         let counts = shares(&balancer, &Active::none(2), 10_000);
         assert!(counts[1].abs_diff(2000) < 150, "{policy:?}: {counts:?}");
     }
-}
-
-#[test]
-fn bounded_load_holds_for_any_keys() {
-    let settings = Settings {
-        bounded_load: Some(1.25),
-        ..settings(Policy::Hash)
-    };
-    let balancer = Balancer::new(&servers(&[2, 1, 1]), &settings);
-    let mut load = Active::none(3);
-    for _ in 0..400 {
-        let server = balancer.choose(&keyed(1), &load).expect("up");
-        load.counts[server] += 1;
-    }
-    let bounds = [250, 125, 125];
-    assert!(
-        load.counts.iter().zip(bounds).all(|(&n, bound)| n <= bound),
-        "{:?}",
-        load.counts
-    );
-    assert!(
-        load.counts.iter().zip(bounds).any(|(&n, bound)| n == bound),
-        "the key's own server is used up first"
-    );
 }
 
 #[test]
@@ -546,16 +413,6 @@ fn the_preferred_server_is_tried_when_all_are() {
     assert_eq!(balancer.choose(&pick, &Active::none(2)), Ok(1));
 }
 
-#[test]
-fn a_request_without_a_key_is_spread_by_hash() {
-    let balancer = balancer(Policy::Hash, &[1, 1]);
-    let load = Active::none(2);
-    let first = (0..1000)
-        .filter(|_| balancer.choose(&Pick::default(), &load) == Ok(0))
-        .count();
-    assert!((400..600).contains(&first), "{first}");
-}
-
 fn any_policy() -> impl Strategy<Value = Policy> {
     prop::sample::select(&ALL[..])
 }
@@ -616,77 +473,6 @@ proptest! {
                     Err(NoServer::NoneHealthy) => prop_assert!(!config.iter().any(|s| up(s, round))),
                 }
             }
-        }
-    }
-}
-
-/// Lets everyone in at these weights.
-fn weighed(weights: &'static [u16]) -> impl Fn(usize) -> Steering {
-    move |server| Steering {
-        weight: weights[server],
-        admits: Admits::Everyone,
-    }
-}
-
-#[test]
-fn steered_weights_share_like_configured_ones() {
-    let load = Active::none(3);
-    for policy in [Policy::RoundRobin, Policy::Random, Policy::Hash] {
-        let steered = balancer(policy, &[1, 0, 9]);
-        steered.steer(weighed(&[5, 1, 1]));
-        steered.refresh(|_| FULL_SHARE);
-        let [a, b, c] = shares(&steered, &load, 70_000)[..] else {
-            panic!("three servers")
-        };
-        assert!(
-            a.abs_diff(50_000) < 700 && b.abs_diff(10_000) < 500 && c.abs_diff(10_000) < 500,
-            "{policy:?}: {a} {b} {c}"
-        );
-    }
-}
-
-#[test]
-fn steered_weights_lead_keys_where_configured_ones_do() {
-    let load = Active::none(3);
-    let steered = balancer(Policy::Hash, &[1, 1, 1]);
-    for weights in [&[5, 0, 1], &[1, 1, 1]] {
-        steered.steer(weighed(weights));
-        steered.refresh(|_| FULL_SHARE);
-        let configured = balancer(Policy::Hash, weights);
-        for key in 0..1000 {
-            let home = |balancer: &Balancer| balancer.choose(&keyed(key), &load);
-            assert_eq!(home(&steered), home(&configured), "{weights:?}, key {key}");
-        }
-    }
-}
-
-#[test]
-fn a_server_that_is_taken_out_is_no_last_resort() {
-    let load = Active::none(2);
-    for policy in ALL {
-        for admits in [Admits::OwnClients, Admits::Nobody] {
-            let settings = Settings {
-                try_all: true,
-                ..settings(policy)
-            };
-            let balancer = Balancer::new(&servers(&[1, 1]), &settings);
-            let out = |servers: &'static [usize]| {
-                move |server| Steering {
-                    weight: 1,
-                    admits: if servers.contains(&server) {
-                        admits
-                    } else {
-                        Admits::Everyone
-                    },
-                }
-            };
-            balancer.steer(out(&[0]));
-            balancer.refresh(|_| 0);
-            assert_eq!(shares(&balancer, &load, 20), [0, 20], "{policy:?}");
-            balancer.steer(out(&[0, 1]));
-            balancer.refresh(|_| FULL_SHARE);
-            let chosen = balancer.choose(&keyed(1), &load);
-            assert_eq!(chosen, Err(NoServer::NoneHealthy), "{policy:?}");
         }
     }
 }

@@ -1,0 +1,250 @@
+//! Mistakes in upstreams: their servers, policies, checks and retries.
+
+use super::{assert_complaints, assert_each};
+
+#[test]
+fn mistakes_in_sources() {
+    assert_each(&[
+        (
+            "source = [\"10.0.0.1:0\"]",
+            &["error 7: `10.0.0.1:0` is not an IP address"],
+        ),
+        (
+            "source = [\"10.0.0.1\", \"10.0.0.1\"]",
+            &["error 7: `10.0.0.1` is a source already, see line 7"],
+        ),
+        (
+            "source = [\"10.0.0.1\", \"::1\"]",
+            &["error 7: source `::1` never acts"],
+        ),
+        (
+            "source = [\"::1\"]",
+            &[
+                "error 7: no source is of the address family of server",
+                "error 7: source `::1` never acts",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_retries_and_queues() {
+    assert_each(&[
+        (
+            "retry_statuses = \"200,503\"",
+            &["error 7: retry_statuses: 200 is no failure (write statuses from 400 to 599"],
+        ),
+        (
+            "retries = 0\nretry_statuses = \"503\"",
+            &["warning 8: retry_statuses never acts: retries is 0"],
+        ),
+        (
+            "retry_statuses = \"503\"",
+            &["warning 7: retry_statuses never acts: there is no other server to try"],
+        ),
+        (
+            "retry_body_bytes = \"1MiB\"",
+            &["error 7: retry_body_bytes is 1MiB; it takes \"1B\" to \"64KiB\""],
+        ),
+        (
+            "queue_timeout = \"1s\"",
+            &["warning 7: queue_timeout never acts: there is no queue (add queue"],
+        ),
+        (
+            "queue = 5",
+            &["warning 7: queue hardly acts: a server without limit is never full (give"],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_balancing() {
+    assert_each(&[
+        (
+            "policy = \"least_conections\"",
+            &[
+                "error 7: policy is \"least_conections\"; it takes \"round_robin\", \"least_connections\", \"random\", \"two_choices\", \"ip_hash\", \"hash\", \"first\" or \"least_latency\" (did you mean `least_connections`?)",
+            ],
+        ),
+        (
+            "policy = \"hash\"\nhash = \"heder:x\"",
+            &["error 8: hash: `heder:x` is no part of a request (did you mean `header`?)"],
+        ),
+        (
+            "policy = \"hash\"\nhash = \"cookie\"",
+            &["error 8: hash: `cookie` is no part of a request (write \"path\""],
+        ),
+        (
+            "policy = \"random\"\nhash = \"uri\"",
+            &["warning 8: hash never acts with this policy (the policy is \"random\")"],
+        ),
+        (
+            "policy = \"hash\"\nip_hash_v6_prefix = 56",
+            &["warning 8: ip_hash_v6_prefix never acts"],
+        ),
+        (
+            "hash_balance_factor = 99",
+            &["error 7: hash_balance_factor is 99; it takes 100 to 10000, or \"off\""],
+        ),
+        (
+            "[[upstream]]\nname = \"b\"\nserver = [{ address = \"127.0.0.1:1\", weight = 1001 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
+            &["error 9: weight is 1001; it takes 0 to 1000"],
+        ),
+        (
+            "[[upstream]]\nname = \"b\"\nserver = [{ address = \"127.0.0.1:1\", weight = 0 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
+            &["warning 9: every server has weight 0: all requests get 503"],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_health() {
+    assert_each(&[
+        (
+            "when_none_healthy = \"try_all\"",
+            &["warning 7: when_none_healthy never acts: nobody checks"],
+        ),
+        (
+            "when_none_healthy = \"try_all\"",
+            &["warning 7: when_none_healthy never acts: nobody checks"],
+        ),
+        (
+            "slow_start = \"10s\"\npolicy = \"first\"\nhealth = {}",
+            &["warning 7: slow_start never acts with this policy"],
+        ),
+        (
+            "when_none_healthy = \"all\"\nhealth = {}",
+            &["error 7: when_none_healthy is \"all\"; it takes \"fail\" or \"try_all\""],
+        ),
+        (
+            "health = { type = \"https\" }",
+            &["error 7: type is \"https\"; it takes \"http\" or \"tcp\" (did you mean `http`?)"],
+        ),
+        (
+            "health = { interval = \"50ms\" }",
+            &["error 7: interval is 50ms; it takes \"100ms\" to \"1h\""],
+        ),
+        (
+            "health = { timeout = \"6s\" }",
+            &[
+                "error 7: timeout is 6s, longer than the interval of 5s (raise interval, or lower this)",
+            ],
+        ),
+        (
+            "health = { interval = \"1s\", fast_interval = \"2s\" }",
+            &["error 7: fast_interval is 2s, longer"],
+        ),
+        (
+            "health = { rise = 0 }",
+            &["error 7: rise is 0; it takes 1 to 1000"],
+        ),
+        (
+            "health = { path = \"health\" }",
+            &["error 7: path: `health` is not a path"],
+        ),
+        (
+            "health = { method = \"G T\" }",
+            &["error 7: method: `G T` is not a method"],
+        ),
+        (
+            "health = { method = \"CONNECT\" }",
+            &["error 7: method: CONNECT is no method for a probe"],
+        ),
+        ("health = { host = \"a b\" }", &["error 7: host: "]),
+        (
+            "health = { headers = [\"Host: x\"] }",
+            &["error 7: headers: Host has a key of its own (write host ="],
+        ),
+        (
+            "health = { headers = [\"X: y\", \"Connection: x\"] }",
+            &["error 7: headers: a probe sets connection itself"],
+        ),
+        (
+            "health = { headers = [\"X\"] }",
+            &["error 7: headers: `X` is not a field (write \"Name: value\")"],
+        ),
+        (
+            "health = { expect = \"2xx,1xx\" }",
+            &["error 7: expect: `1xx` is no status"],
+        ),
+        (
+            "health = { method = \"HEAD\", body = \"x\" }",
+            &["error 7: body: the answer to HEAD has none"],
+        ),
+        (
+            "health = { type = \"tcp\", path = \"/x\" }",
+            &["warning 7: path never acts: a \"tcp\" check only connects"],
+        ),
+        (
+            "health = { port = 0 }",
+            &["error 7: port is 0; it takes 1 to 65535, or \"same\""],
+        ),
+        (
+            "health = { pth = \"/\" }",
+            &["error 7: there is no key `pth` in [upstream.health] (did you mean `path`?)"],
+        ),
+        (
+            "passive = { eject = \"10s\", eject_max = \"5s\" }",
+            &["error 7: eject_max is 5s, shorter than the first ejection of 10s"],
+        ),
+        (
+            "passive = { max_ejected = 101 }",
+            &["error 7: max_ejected is 101; it takes 1 to 100"],
+        ),
+        (
+            "passive = { statuses = \"teapot\" }",
+            &["error 7: statuses: `teapot` is no status"],
+        ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_servers() {
+    // Lines after the first two of an upstream, and the one complaint.
+    let two_named_a = "[[upstream.server]]\naddress = \"a:1\"\nname = \"a\"\n[[upstream.server]]\naddress = \"b:1\"\nname = \"a\"";
+    let cases = [
+        ("server = []", "error 3: this upstream has no server"),
+        ("", "error 1: this upstream has no server"),
+        (
+            "server = \"127.0.0.1:80\"",
+            "error 3: server takes tables [[upstream.server]], not a string",
+        ),
+        (
+            "server = [\"127.0.0.1:80\"]",
+            "error 3: server takes tables [[upstream.server]], not a string",
+        ),
+        (
+            "server = [{}]",
+            "error 3: [[upstream.server]] needs `address`",
+        ),
+        (
+            "server = [{ address = \"127.0.0.1:0\" }]",
+            "error 3: address: `127.0.0.1:0` has port 0",
+        ),
+        (
+            "server = [{ address = \"127.0.0.1\" }]",
+            "error 3: address: `127.0.0.1` has no port (write \"127.0.0.1:80\")",
+        ),
+        (
+            "server = [{ address = \"a:1\" }, { address = \"A:1\" }]",
+            "error 3: `a:1` is a server already, see line 3 (give one of them another address, or",
+        ),
+        (
+            two_named_a,
+            "error 8: there is a server `a` already, see line 5 (give one of them another name: metrics and orders",
+        ),
+        (
+            "server = [{ address = \"a:1\", name = \"a b\" }]",
+            "error 3: name: `a b` is not a name",
+        ),
+        (
+            "server = [{ address = \"unix:/a\" }]\nhealth = { port = 81 }",
+            "warning 4: port never acts: every server is a Unix socket",
+        ),
+    ];
+    for (lines, expected) in cases {
+        let text =
+            format!("[[upstream]]\nname = \"app\"\n{lines}\n[[listen]]\naddress = \"[::1]:80\"\n");
+        assert_complaints(&text, &[expected]);
+    }
+}
