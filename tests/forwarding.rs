@@ -1,5 +1,5 @@
 //! Requests and responses of every kind pass through: any method, each framing of a body (RFC 9112 section 6), responses that never have one
-//! (RFC 9110 sections 9.3.2, 15.3.5, 15.4.5), HTTP/1.0 clients (RFC 9112 section 9.3), and each form of request target (section 3.2).
+//! (RFC 9110 sections 9.3.2, 15.3.5, 15.4.5), and each form of request target (section 3.2).
 
 mod support;
 
@@ -10,23 +10,17 @@ in_each_mode!(
     request_with_each_framing,
     response_with_each_framing,
     a_message_in_single_bytes,
-    http_1_0_client_with_keep_alive,
     target_is_sent_on_as_it_came,
     fields_are_sent_on_as_they_came,
     trailers_of_a_request,
     trailers_of_a_response,
     responses_that_never_have_a_body,
     answer_to_head_with_each_framing,
-    http_1_0_client_without_keep_alive,
-    http_1_0_client_without_host,
-    http_1_0_client_and_chunked_response,
-    http_1_0_origin,
     connection_close_is_obeyed,
     absolute_form,
     options_for_the_whole_server,
     connect_is_not_allowed,
     empty_line_before_a_request,
-    later_minor_version,
 );
 
 fn proxy_to(mode: Mode, origin: &Origin) -> Proxy {
@@ -441,98 +435,6 @@ fn answer_to_head_with_each_framing(mode: Mode) {
     );
 }
 
-fn http_1_0_client_without_keep_alive(mode: Mode) {
-    let served = Origin::serve_text("fine");
-    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
-    let response = client.response("GET");
-    assert_eq!(response.text(), "fine");
-    assert!(!response.head.lists("connection", "keep-alive"));
-    client.expect_close();
-    let seen = served.only_request();
-    assert_eq!(
-        seen.version, "HTTP/1.1",
-        "we send our own version (RFC 9110 section 2.5)"
-    );
-    assert_eq!(seen.head.value("host"), Some("a"));
-}
-
-fn http_1_0_client_without_host(mode: Mode) {
-    let served = Origin::serve_text("fine");
-    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
-    let mut client = proxy.connect();
-    client.send("GET /old HTTP/1.0\r\n\r\n");
-    assert_eq!(client.response("GET").text(), "fine");
-    assert_eq!(served.only_request().target, "/old"); // that it had one Host field was checked when it was read
-}
-
-fn http_1_0_client_with_keep_alive(mode: Mode) {
-    let served = Origin::serve_text("fine");
-    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
-    let mut client = proxy.connect();
-    for _ in 0..3 {
-        client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n");
-        let response = client.response("GET");
-        assert_eq!(response.text(), "fine");
-        assert!(
-            response.head.lists("connection", "keep-alive"),
-            "a 1.0 client must be told: {:?}",
-            response.head
-        );
-    }
-    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
-    assert_eq!(client.response("GET").text(), "fine");
-    client.expect_close();
-    assert_eq!(served.connections(), 1);
-}
-
-/// RFC 9112 section 6.1: no transfer coding goes to a client of HTTP/1.0.
-fn http_1_0_client_and_chunked_response(mode: Mode) {
-    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n yo\r\n0\r\nX-Sum: 1\r\n\r\n";
-    let served = Origin::bind().serve(|_| chunked.to_vec());
-    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
-    for connection in ["", "Connection: keep-alive\r\n"] {
-        let mut client = proxy.connect();
-        client.send(format!("GET / HTTP/1.0\r\nHost: a\r\n{connection}\r\n"));
-        let response = client.response("GET");
-        assert_eq!(
-            (response.framing, response.text().as_str()),
-            (Framing::Close, "hello yo")
-        );
-        assert!(
-            !response.head.lists("connection", "keep-alive"),
-            "{:?}",
-            response.head
-        );
-    }
-}
-
-fn http_1_0_origin(mode: Mode) {
-    let origin = Origin::bind();
-    let proxy = proxy_to(mode, &origin);
-    let mut client = proxy.connect();
-    for (head, framed) in [
-        ("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", true),
-        ("HTTP/1.0 200 OK\r\n\r\n", false),
-    ] {
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let mut upstream = origin.accept();
-        upstream.request();
-        upstream.send(format!("{head}old"));
-        if framed {
-            upstream.expect_end(); // without keep-alive the connection ends with the response
-        } else {
-            drop(upstream);
-        }
-        let response = client.response("GET");
-        assert_eq!(
-            (response.text().as_str(), response.version.as_str()),
-            ("old", "HTTP/1.1")
-        );
-    }
-}
-
 fn connection_close_is_obeyed(mode: Mode) {
     let served = Origin::serve_text("fine");
     let proxy = Config::new(mode).upstream(&[&served.address], "").start();
@@ -630,20 +532,4 @@ fn empty_line_before_a_request(mode: Mode) {
         assert_eq!(client.response("POST").text(), "fine");
         assert_eq!(served.last_request().body, b"hi");
     }
-}
-
-/// RFC 9110 section 2.5: a later minor version is read as the latest we know.
-fn later_minor_version(mode: Mode) {
-    let served = Origin::serve_text("fine");
-    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.2\r\nHost: a\r\n\r\n");
-    let response = client.response("GET");
-    assert!(matches!(response.status, 200 | 505), "{response:?}");
-    assert!(
-        served
-            .requests()
-            .iter()
-            .all(|seen| seen.version == "HTTP/1.1")
-    );
 }

@@ -1,14 +1,19 @@
 //! Operators take servers out, bring them back and weigh them anew, while the proxy runs.
 
+mod load;
+mod permission;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use load::Load;
 use serde_json::Value;
-use support::{Config, Mode, Origin, Proxy, Response, Served, Wire, eventually, in_each_mode, ok};
+use support::{
+    Config, Mode, Origin, Patient, Proxy, Response, Served, Wire, eventually, in_each_mode, ok,
+};
 
 in_each_mode!(
     a_drain_under_load_costs_no_request,
@@ -22,9 +27,6 @@ in_each_mode!(
     a_server_that_is_brought_back_starts_slowly,
     the_same_name_in_two_upstreams,
     orders_are_logged_counted_and_remembered,
-    only_the_token_gives_orders,
-    on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others,
-    orders_can_be_off,
     the_dead_health_thread_is_started_again,
 );
 
@@ -88,65 +90,6 @@ fn shares(proxy: &Proxy, requests: usize) -> [usize; 3] {
 fn both_serve(proxy: &Proxy) {
     let [a, b, _] = shares(proxy, 20);
     assert!(a >= 8 && b >= 8, "{a} {b}");
-}
-
-/// Clients that ask without a pause until stopped: how many answers there were, and every one that was not 200.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answers: Arc<AtomicUsize>,
-    bad: Arc<Mutex<Vec<String>>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(proxy: &Proxy, clients: usize) -> Self {
-        let mut load = Self {
-            stop: Arc::default(),
-            answers: Arc::default(),
-            bad: Arc::default(),
-            threads: Vec::new(),
-        };
-        for _ in 0..clients {
-            let (stop, answers, bad) = (
-                Arc::clone(&load.stop),
-                Arc::clone(&load.answers),
-                Arc::clone(&load.bad),
-            );
-            let mut wire = proxy.connect();
-            load.threads.push(std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    wire.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
-                    let response = wire.response("GET");
-                    answers.fetch_add(1, Ordering::Relaxed);
-                    if response.status != 200 {
-                        let line = format!("{} {}", response.status, response.text());
-                        bad.lock().expect("whole").push(line);
-                    }
-                }
-            }));
-        }
-        load
-    }
-
-    fn answers(&self) -> usize {
-        self.answers.load(Ordering::Relaxed)
-    }
-
-    #[track_caller]
-    fn await_more(&self, more: usize) {
-        let before = self.answers();
-        eventually("more answers", || self.answers() >= before + more);
-    }
-
-    #[track_caller]
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("each request is answered");
-        }
-        let bad = self.bad.lock().expect("whole");
-        assert!(bad.is_empty(), "clients saw: {bad:?}");
-    }
 }
 
 fn a_drain_under_load_costs_no_request(mode: Mode) {
@@ -301,27 +244,16 @@ fn weights_move_keys_and_back(mode: Mode) {
 }
 
 fn orders_outlast_probes(mode: Mode) {
-    let healthy = Arc::new(AtomicBool::new(true));
-    let told = Arc::clone(&healthy);
-    let served = Origin::bind().serve(move |request| {
-        if request.target != "/health" || told.load(Ordering::Relaxed) {
-            ok("a")
-        } else {
-            b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n".to_vec()
-        }
-    });
+    let patient = Patient::new("a");
     let other = Origin::serve_text("b");
     let checks =
         "[upstream.health]\ninterval = \"100ms\"\nfast_interval = \"20ms\"\nrise = 2\nfall = 2\n";
-    let proxy = start(mode, &[&served, &other], checks);
+    let proxy = start(mode, &[&patient.served, &other], checks);
     eventually("it is up", || proxy.server(0)["last_probe"]["ok"] == true);
     order(&proxy, "app/a", r#"{"state":"drain"}"#);
     let probes = || {
-        served
-            .targets()
-            .iter()
-            .filter(|target| *target == "/health")
-            .count()
+        let targets = patient.served.targets();
+        targets.iter().filter(|target| *target == "/health").count()
     };
     let await_probes = |more: usize| {
         let before = probes();
@@ -334,14 +266,14 @@ fn orders_outlast_probes(mode: Mode) {
         "probes do not undo an order"
     );
     assert_eq!(shares(&proxy, 10), [0, 10, 0]);
-    healthy.store(false, Ordering::Relaxed);
+    patient.set(503);
     eventually("a probe fails", || {
         proxy.server(0)["last_probe"]["ok"] == false
     });
     await_probes(4);
     assert_eq!(order(&proxy, "app/a", r#"{"state":"up"}"#)["state"], "down");
     assert_eq!(shares(&proxy, 10), [0, 10, 0], "health decides again");
-    healthy.store(true, Ordering::Relaxed);
+    patient.set(200);
     eventually("it is up again", || proxy.server(0)["state"] == "up");
     both_serve(&proxy);
 }
@@ -484,171 +416,6 @@ fn orders_are_logged_counted_and_remembered(mode: Mode) {
         "ringlane_health_restarts_total 0",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
-    }
-}
-
-/// Requests that must change nothing, and the status of their answers.
-fn bad_orders() -> Vec<(String, u16)> {
-    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
-    let json = "Content-Type: application/json\r\n";
-    let good = format!("{bearer}{json}");
-    let request = |method: &str, path: &str, fields: &str, content: &str| {
-        let length = content.len();
-        format!(
-            "{method} /lb/{path} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n{content}"
-        )
-    };
-    let drain = r#"{"state":"drain"}"#;
-    let fields = |fields: &str| request("POST", "servers/app/a", fields, drain);
-    let path = |path: &str| request("POST", path, &good, drain);
-    let content = |content: &str| request("POST", "servers/app/a", &good, content);
-    let method = |method: &str| request(method, "servers/app/a", &good, drain);
-    let chunked = good.clone() + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    vec![
-        (fields(json), 401),
-        (fields(&good.replace("tests-only", "tests-onlx")), 401),
-        (fields(&good.replace("tests-only", "tests-onl")), 401),
-        (fields(&good.replace("Bearer", "Basic")), 401),
-        (fields(&format!("{bearer}{good}")), 400),
-        (fields(&bearer), 415),
-        (
-            fields(&format!("{bearer}Content-Type: text/plain\r\n")),
-            415,
-        ),
-        (fields(&good).replace("localhost", "evil.example"), 421),
-        (path("servers/app/c"), 404),
-        (path("servers/app"), 404),
-        (path("servers/app/a/drain"), 404),
-        (path("servers/app/%zz"), 404),
-        (path("status"), 405),
-        (content("{}"), 400),
-        (content(""), 400),
-        (content(r#"{"weight":1001}"#), 400),
-        (content(r#"{"state":"up","weight":1}"#), 400),
-        (content(&"x".repeat(5000)), 413),
-        (method("PUT"), 405),
-        (method("DELETE"), 405),
-        (
-            format!("POST /lb/servers/app/a HTTP/1.1\r\nHost: localhost\r\n{chunked}"),
-            411,
-        ),
-    ]
-}
-
-fn only_the_token_gives_orders(mode: Mode) {
-    let servers = names(["a", "b"]);
-    let proxy = start(mode, &[&servers[0], &servers[1]], "");
-    for (request, expected) in bad_orders() {
-        let response = ask(&proxy, &request);
-        assert_eq!(response.status, expected, "{request}\n{}", response.text());
-        let has = |field| response.head.value(field).is_some();
-        assert_eq!(has("www-authenticate"), expected == 401, "{request}");
-        assert_eq!(has("allow"), expected == 405, "{request}");
-    }
-    // What a browser asks before it lets a page of another site send JSON.
-    let preflight = "OPTIONS /lb/servers/app/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n";
-    let preflight = ask(&proxy, preflight);
-    let value = |name| preflight.head.value(name);
-    assert_eq!(
-        (preflight.status, value("allow")),
-        (405, Some("GET, HEAD, POST"))
-    );
-    assert_eq!(value("access-control-allow-origin"), None);
-
-    let history = &proxy.status()["health"]["history"];
-    assert_eq!(history, &Value::Array(Vec::new()), "nothing has changed");
-    let shown = proxy.page("/lb/servers/app/a");
-    let shown: Value = serde_json::from_str(&shown).expect("JSON");
-    assert_eq!(shown["state"], "unchecked");
-    order(&proxy, "app/a", r#"{"state":"drain"}"#);
-}
-
-fn on_loopback_without_a_token_orders_are_taken_but_not_from_pages_of_others(mode: Mode) {
-    let served = Origin::serve_text("a");
-    let proxy = Config::new(mode)
-        .tables("[admin]\naddress = \"127.0.0.1:0\"")
-        .upstream(&[&served.address], "")
-        .start();
-    assert_eq!(proxy.status()["orders"], "open");
-    let admin = proxy.admin.expect("the status page is on");
-    let drain = |host: &str, fields: &str| {
-        let content = r#"{"state":"drain"}"#;
-        let length = content.len();
-        let request = format!(
-            "POST /lb/servers/app/a HTTP/1.1\r\nHost: {host}\r\n{fields}Content-Length: {length}\r\n\r\n{content}"
-        );
-        ask(&proxy, &request).status
-    };
-    let json = "Content-Type: application/json\r\n";
-    let with = |field: &str| format!("{json}{field}\r\n");
-    let own = admin.to_string();
-    let port = admin.port();
-    for (host, fields, expected) in [
-        (&*own, with("Origin: http://evil.example"), 403),
-        (&own, with(&format!("Origin: http://localhost:{port}")), 403),
-        (&own, with("Origin: http://127.0.0.1:1"), 403),
-        (&own, with("Origin: http://127.0.0.1"), 403),
-        (&own, with(&format!("Origin: {own}")), 403),
-        (&own, with("Origin: null"), 403),
-        (&own, with("Origin:"), 403),
-        (&own, with("Sec-Fetch-Site: cross-site"), 403),
-        (&own, with("Sec-Fetch-Site: same-site"), 403),
-        (
-            &own,
-            with(&format!(
-                "Origin: http://{own}\r\nSec-Fetch-Site: cross-site"
-            )),
-            403,
-        ),
-        (
-            &own,
-            with("Sec-Fetch-Site: none\r\nSec-Fetch-Site: none"),
-            400,
-        ),
-        // A name of theirs that resolves to loopback: their page is of the same origin then.
-        (
-            "evil.example",
-            with("Origin: http://evil.example\r\nSec-Fetch-Site: same-origin"),
-            421,
-        ),
-        // What a form of theirs can send.
-        (&own, "Content-Type: text/plain\r\n".to_owned(), 415),
-        (&own, String::new(), 415),
-    ] {
-        assert_eq!(drain(host, &fields), expected, "{host} {fields}");
-    }
-    assert_eq!(proxy.server(0)["order"], Value::Null);
-    let page = with(&format!(
-        "Origin: http://{own}\r\nSec-Fetch-Site: same-origin"
-    ));
-    for fields in [json.to_owned(), page] {
-        assert_eq!(drain(&own, &fields), 200, "{fields}");
-        assert_eq!(proxy.server(0)["state"], "drained");
-        order(&proxy, "app/a", r#"{"state":"up"}"#);
-    }
-}
-
-fn orders_can_be_off(mode: Mode) {
-    let served = Origin::serve_text("a");
-    for checks in ["", "[upstream.passive]\n"] {
-        let proxy = Config::new(mode)
-            .tables("[admin]\naddress = \"127.0.0.1:0\"\norders = false")
-            .upstream(&[&served.address], checks)
-            .start();
-        let refused = post(&proxy, "app/a", r#"{"state":"down"}"#);
-        assert_eq!(refused.status, 403);
-        assert!(
-            refused.text().contains("orders = false in [admin]"),
-            "{}",
-            refused.text()
-        );
-        assert_eq!(proxy.status()["orders"], "off");
-        assert_eq!(proxy.get("/").text(), "a");
-        assert_eq!(
-            proxy.status()["health"].is_null(),
-            checks.is_empty(),
-            "no thread without a need"
-        );
     }
 }
 
