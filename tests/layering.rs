@@ -12,85 +12,35 @@ use sources::rust_files;
 
 /// What each module may import, beside itself. `runtime` builds rings; the sample origin and the relay stand
 /// on it and on `net`.
-const ALLOWED: &[(&str, &[&str])] = &[
-    (
-        "cli",
-        &[
-            "server",
-            "origin",
-            "relay",
-            "runtime",
-            "config",
-            "telemetry",
-        ],
-    ),
+const ALLOWED: &[(&str, &str)] = &[
+    ("cli", "server origin relay runtime config telemetry"),
     (
         "server",
-        &[
-            "shard",
-            "runtime",
-            "upstream",
-            "admin",
-            "health",
-            "net",
-            "telemetry",
-            "config",
-        ],
+        "shard runtime upstream admin health net telemetry config",
     ),
     (
         "shard",
-        &[
-            "runtime",
-            "downstream",
-            "exchange",
-            "upstream",
-            "balance",
-            "http1",
-            "net",
-            "health",
-            "telemetry",
-            "config",
-        ],
+        "runtime downstream exchange upstream balance http1 net health telemetry config",
     ),
     (
         "downstream",
-        &[
-            "exchange",
-            "upstream",
-            "balance",
-            "http1",
-            "net",
-            "health",
-            "telemetry",
-            "config",
-        ],
+        "exchange upstream balance http1 net health telemetry config",
     ),
     (
         "exchange",
-        &[
-            "upstream",
-            "balance",
-            "http1",
-            "net",
-            "health",
-            "telemetry",
-            "config",
-        ],
+        "upstream balance http1 net health telemetry config",
     ),
-    (
-        "upstream",
-        &["balance", "net", "health", "telemetry", "config"],
-    ),
-    ("balance", &["http1"]),
-    ("http1", &["balance"]),
-    ("net", &["config", "telemetry"]),
-    ("admin", &["health", "net", "telemetry", "config"]),
-    ("health", &["net", "telemetry", "config"]),
-    ("telemetry", &["config"]),
-    ("config", &[]),
-    ("origin", &["runtime", "net"]),
-    ("relay", &["runtime", "net", "config"]),
-    ("runtime", &["net"]),
+    ("upstream", "balance net health telemetry config"),
+    ("balance", "http1"),
+    ("http1", "balance"),
+    ("net", "config telemetry"),
+    ("admin", "health net telemetry config"),
+    ("health", "net telemetry config"),
+    ("telemetry", "config"),
+    ("config", ""),
+    ("origin", "runtime net"),
+    ("relay", "runtime net config"),
+    ("runtime", "net"),
 ];
 
 #[test]
@@ -108,10 +58,9 @@ fn imports_run_one_way() {
             continue;
         };
         let text = fs::read_to_string(&file).expect("a source file");
-        for import in imports(&text)
-            .into_iter()
-            .filter(|import| *import != module && !allowed.contains(&import.as_str()))
-        {
+        let allowed =
+            |import: &str| import == module || allowed.split(' ').any(|one| one == import);
+        for import in imports(&text).iter().filter(|import| !allowed(import)) {
             wrong.push(format!(
                 "{}: `{module}` must not import `{import}`",
                 file.display()
