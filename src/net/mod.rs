@@ -8,6 +8,7 @@ pub mod connect;
 pub mod deadline;
 pub mod descriptors;
 pub mod fence;
+pub mod heap;
 pub mod listener;
 pub mod option;
 pub mod privileges;
