@@ -19,9 +19,10 @@ use crate::config::{Config, Shards};
 use crate::net::listener;
 use crate::net::privileges::{self, Identity};
 use crate::net::ring::{self, Driver};
-use crate::net::{affinity, descriptors, option, process, source};
+use crate::net::{affinity, descriptors, heap, option, process, source};
 use crate::shard::{self, Common, Seat};
 use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::memory::Memory;
 use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
@@ -115,6 +116,7 @@ impl Server {
         let admin =
             admin.map_err(|error| failed("the status listener cannot be started", error))?;
         let (buckets, placement) = shard::client_tables(&config);
+        check_ceiling(view.memory.as_deref(), seats.len())?;
         let config = Arc::new(config);
         let listen_again = {
             let (config, addresses) = (Arc::clone(&config), addresses.clone());
@@ -131,6 +133,7 @@ impl Server {
             access_log,
             buckets,
             placement,
+            memory: view.memory.clone(),
             draining: AtomicBool::new(false),
             listen: listen_again,
         });
@@ -309,6 +312,22 @@ fn open(config: &Config, shards: usize) -> Result<Opened, StartError> {
             .transpose()
             .map_err(|error| failed("access log", error))?,
     })
+}
+
+/// What a shard allocates when it starts.
+const BYTES_OF_A_SHARD: u64 = 128 * 1024;
+
+/// Refuses a ceiling of memory that would leave none for clients. All that shards share has been allocated.
+fn check_ceiling(memory: Option<&Memory>, shards: usize) -> Result<(), StartError> {
+    let needed = heap::held() + BYTES_OF_A_SHARD * shards as u64;
+    match memory {
+        Some(memory) if memory.is_near(needed) => Err(StartError(format!(
+            "limits.memory is {} bytes, and the process holds about {needed} before it has a client; it must be well above that, or \
+             shards, rate_limit.clients and the like lower",
+            memory.ceiling()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Finds out now which options of connections to servers are refused, rather than at each connection.

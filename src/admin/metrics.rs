@@ -1,6 +1,7 @@
 //! The metrics page.
 
 mod health;
+mod memory;
 mod orders;
 mod recent;
 mod servers;
@@ -25,6 +26,7 @@ pub(super) fn render(sampler: &Sampler, overview: Option<&Overview>) -> String {
     let mut text = Text::default();
     program(&mut text, view);
     process(&mut text, view);
+    memory::render(&mut text, view);
     shards::render(&mut text, view);
     servers::render(&mut text, view, overview);
     upstreams::render(&mut text, view);

@@ -243,6 +243,7 @@ pub(super) mod tests {
                 reason: Some("kernel.io_uring_disabled is 2".into()),
                 ring_entries: 4096,
             },
+            memory: None,
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(971_186_136),
             started_instant: Instant::now(),
             draining: false.into(),

@@ -11,12 +11,14 @@ use super::sampler::{Activity, Sampler};
 use super::servers::Orders;
 use super::traffic::Traffic;
 use crate::health::overview::Overview;
+use crate::net::heap;
 use crate::telemetry::counters::{
     Counter, FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses,
     StickyKind, TimeoutKind, UpstreamCounters,
 };
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::histogram::Snapshot;
+use crate::telemetry::memory::Memory;
 use crate::telemetry::process::{Process, thread_cpu_time};
 use crate::telemetry::view::{IoReport, ServerView, UpstreamView, View};
 
@@ -34,6 +36,7 @@ pub(super) struct Status<'a> {
     io: Io<'a>,
     config: Summary<'a>,
     process: ProcessFigures,
+    memory: MemoryFigures,
     shard_restarts: u64,
     /// Requests in a second over the last minute or so.
     requests_per_s: Option<f64>,
@@ -61,6 +64,7 @@ impl<'a> Status<'a> {
             io: Io::new(&view.io),
             config: Summary::new(view),
             process: ProcessFigures::new(),
+            memory: MemoryFigures::new(view.memory.as_deref()),
             shard_restarts: view.shard_restarts(),
             requests_per_s: traffic.rate_of_all().map(rounded),
             imbalance: traffic.imbalance().map(rounded),
@@ -139,6 +143,30 @@ impl ProcessFigures {
             open_fds,
             max_fds,
             threads,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct MemoryFigures {
+    /// What the heap holds, as it was asked for.
+    heap_bytes: u64,
+    /// Null without `limits.memory`, as are the others.
+    ceiling_bytes: Option<u64>,
+    /// `ample`, `tight` or `short`.
+    room: Option<&'static str>,
+    /// Times that it was short.
+    shortages: Option<u64>,
+}
+
+impl MemoryFigures {
+    fn new(memory: Option<&Memory>) -> Self {
+        let held = heap::held();
+        Self {
+            heap_bytes: held,
+            ceiling_bytes: memory.map(Memory::ceiling),
+            room: memory.map(|memory| memory.room(held).as_str()),
+            shortages: memory.map(Memory::shortages),
         }
     }
 }
@@ -234,6 +262,7 @@ struct ShardFigures {
     refused_descriptors: u64,
     rate_limited: u64,
     shed: u64,
+    refused_memory: u64,
     accept_errors: u64,
     accept_backoffs: u64,
     panics: u64,
@@ -267,6 +296,7 @@ impl ShardFigures {
             refused_descriptors: sum(|shard| shard.refused_descriptors.get()),
             rate_limited: sum(|shard| shard.rate_limited.get()),
             shed: sum(|shard| shard.shed.get()),
+            refused_memory: sum(|shard| shard.refused_memory.get()),
             accept_errors: sum(|shard| shard.accept_errors.get()),
             accept_backoffs: sum(|shard| shard.accept_backoffs.get()),
             panics: sum(|shard| shard.panics.get()),

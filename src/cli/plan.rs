@@ -174,6 +174,12 @@ impl Plan<'_> {
             ),
         )?;
         row(f, "  in flight", &or_no_limit(limits.max_in_flight))?;
+        let memory = limits.memory_bytes;
+        row(
+            f,
+            "  memory",
+            &memory.map_or("no limit".to_owned(), |bytes| Size(bytes).to_string()),
+        )?;
         row(f, "  rate", &self.rate())
     }
 }

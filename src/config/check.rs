@@ -241,6 +241,7 @@ fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
         max_in_flight: table
             .number_or_word("max_in_flight")
             .map(|count| count as usize),
+        memory_bytes: table.size_or_word("memory"),
     };
     if table.gives("uri") && limits.uri_bytes >= limits.head_bytes {
         let head = units::Size(limits.head_bytes as u64);

@@ -305,6 +305,7 @@ static LIMITS: Section = Section {
         number("connections_per_client", 1, CONNECTIONS_MAX).or("off"),
         number("client_v6_prefix", 1, 128).default(Value::Number(64)),
         number("max_in_flight", 1, CONNECTIONS_MAX).or("off"),
+        size("memory", MIB, 1 << 50).or("off"),
     ],
 };
 

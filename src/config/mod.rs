@@ -242,6 +242,8 @@ pub struct Limits {
     pub client_v6_prefix: u8,
     /// Requests in flight in all, tunnels among them; `None` is no limit.
     pub max_in_flight: Option<usize>,
+    /// Bytes that the process's heap may hold; `None` is no limit.
+    pub memory_bytes: Option<u64>,
 }
 
 /// The request rate of each client address.

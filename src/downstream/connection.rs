@@ -215,6 +215,7 @@ async fn rest<'l>(
             .set(Slot::Request, lane.timeouts.client_header);
     }
     loop {
+        check_memory(lane, client)?;
         match client
             .deadline
             .guard(Slot::Request, client.socket.readable())
@@ -245,6 +246,16 @@ async fn rest<'l>(
     }
 }
 
+/// Refuses a head that has begun while memory is short: the rest of it would take more.
+fn check_memory(lane: &Lane, client: &Client) -> Result<(), Rejection> {
+    match &lane.memory {
+        Some(memory) if !client.pending.borrow().is_empty() => {
+            memory.admit_more(lane).map_err(Rejection::of_unread)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The head did not come in time. A client that sent nothing at all is not told so.
 fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
     lane.counters.timeout(TimeoutKind::ClientHeader).inc();
@@ -252,15 +263,7 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
         return Ok(Step::Gone);
     }
     let answer = Answer::new(408, "request head did not come in time");
-    Err(Rejection {
-        answer,
-        json: true,
-        to_head: false,
-        minor: 1,
-        persistent: false,
-        taken: 0,
-        record: None,
-    })
+    Err(Rejection::of_unread(answer))
 }
 
 async fn reject(lane: &Lane, client: &Client, rejection: Rejection) -> After {
@@ -302,6 +305,8 @@ async fn close(lane: &Lane, client: &Client, after: After) {
 /// answer with it before the client has read it (RFC 9112 section 9.6).
 async fn linger(lane: &Lane, client: &Client) {
     client.socket.shutdown_write();
+    // Nobody reads it any more, and memory may be short.
+    client.pending.take();
     client.deadline.set(Slot::Request, Ticks::from(LINGER_FOR));
     let mut dropped = 0;
     while dropped < LINGER_BYTES_MAX {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::gate::Gate;
+use super::memory::Share;
 use super::pace::MinRate;
 use super::rate::Buckets;
 use super::route::Router;
@@ -19,6 +20,7 @@ use crate::telemetry::access_log::ShardAccessLog;
 use crate::telemetry::clients::Placement;
 use crate::telemetry::counters::{AllCounters, Gauge, ServerCounters, ShardCounters};
 use crate::telemetry::date::{Utc, unix_seconds};
+use crate::telemetry::memory::Memory;
 use crate::upstream::group::Group;
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
@@ -91,6 +93,8 @@ pub struct Parts<'a> {
     pub health: Option<&'a Source>,
     /// The request rates of all clients, when they are limited.
     pub buckets: Option<&'a Arc<Buckets>>,
+    /// The ceiling of the heap, where it has one.
+    pub memory: Option<&'a Arc<Memory>>,
     /// Where client addresses are counted, when their connections are limited.
     pub placement: Option<&'a Placement>,
     /// The shard's access log, when it is on.
@@ -119,6 +123,8 @@ pub struct Lane {
     pub router: Router,
     /// The limits that a request meets first, where there are any.
     pub gate: Option<Box<Gate>>,
+    /// The shard's part in keeping the heap below its ceiling, where it has one.
+    pub memory: Option<Box<Share>>,
     /// Where client addresses are counted, where their connections are limited.
     pub placement: Option<Placement>,
     /// The upstreams.
@@ -193,6 +199,9 @@ impl Lane {
                 via: config.forward.via,
             },
             gate: Gate::new(&config, shard, counters, parts.buckets),
+            memory: parts
+                .memory
+                .map(|memory| Box::new(Share::new(memory, counters.len()))),
             placement: parts.placement.cloned(),
             router: Router::new(&config.routes),
             groups,
@@ -235,16 +244,21 @@ impl Lane {
         } else if len <= LARGE_MESSAGE_ROOM {
             self.large_messages.take()
         } else {
-            self.bulk.take()
+            let mut buffer = self.bulk.take();
+            if buffer.capacity() < len {
+                // A small one, for memory is tight, or a head of a size that few have.
+                buffer.reserve(len + MESSAGE_ROOM);
+            }
+            buffer
         }
     }
 
     /// Adds `bytes` to a buffer of one of the pools, which a larger one takes the place of when it is full. False, and nothing is
-    /// added, when the largest is too small.
+    /// added, when the largest is too small, or memory is tight.
     pub fn extend(&self, buffer: &mut Vec<u8>, bytes: &[u8]) -> bool {
         let len = buffer.len() + bytes.len();
         if len > buffer.capacity() {
-            if len > BULK_BYTES {
+            if len > BULK_BYTES || len > LARGE_MESSAGE_ROOM && self.bulk.is_spent() {
                 return false;
             }
             let mut larger = self.take_for(len);
@@ -263,6 +277,31 @@ impl Lane {
             LARGE_MESSAGE_BYTES => self.large_messages.give(buffer),
             _ => self.bulk.give(buffer),
         }
+    }
+
+    /// Frees what is kept for the next user.
+    #[cold]
+    pub fn free_spare_buffers(&self) {
+        self.messages.clear();
+        self.large_messages.clear();
+        self.bulk.clear();
+        self.request_heads.take();
+        self.response_heads.take();
+    }
+
+    /// Has receives take little or much at once, and with it what an exchange then holds. Not while it is lent: the next look will.
+    pub fn resize_scratch(&self, small: bool) {
+        let capacity = if small { MESSAGE_ROOM } else { SCRATCH_BYTES };
+        if let Ok(mut scratch) = self.scratch.try_borrow_mut()
+            && scratch.capacity() != capacity
+        {
+            *scratch = Vec::with_capacity(capacity);
+        }
+    }
+
+    /// Lets bulk buffers of so many bytes in all be made until the next call. Bodies that find none left move with small ones.
+    pub fn allow_bulk(&self, bytes: u64) {
+        self.bulk.allow(bytes / BULK_BYTES as u64);
     }
 
     /// A request head to parse into.

@@ -14,6 +14,7 @@ pub mod fault;
 pub mod gate;
 mod hash_key;
 pub mod lane;
+pub mod memory;
 pub mod pace;
 pub mod presence;
 mod queue;

@@ -88,6 +88,19 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Answers a request whose head never came whole.
+    pub const fn of_unread(answer: Answer) -> Self {
+        Self {
+            answer,
+            json: true,
+            to_head: false,
+            minor: 1,
+            persistent: false,
+            taken: 0,
+            record: None,
+        }
+    }
+
     /// Answers a message that breaks a rule, as far as its head could be read.
     fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8]) -> Self {
         Self {
@@ -182,16 +195,17 @@ impl<'l> Reading<'l, '_> {
         }
         if method == b"CONNECT" {
             // What follows may be meant for a tunnel: it must never be read as a request.
-            return Err(Rejection {
-                persistent: false,
-                ..self.reject(framing, METHOD_NOT_ALLOWED)
-            }
-            .into());
+            return Err(self.reject_and_close(framing, METHOD_NOT_ALLOWED).into());
         }
         self.check_length(framing)?;
         let target = Target::parse(method, head.target.of(bytes))?;
         let host = self.host(&target)?;
         let origin = self.client_address();
+        if let Some(memory) = &self.lane.memory {
+            memory
+                .admit(self.lane)
+                .map_err(|answer| self.reject_and_close(framing, answer))?;
+        }
         if let Some(gate) = &self.lane.gate {
             let client = origin.unwrap_or(self.client.peer);
             gate.admit(client)
@@ -373,6 +387,13 @@ impl<'l> Reading<'l, '_> {
         self.lane
             .access_log()
             .map(|_| Box::new(RequestRecord::new(self.head, self.bytes, host)))
+    }
+
+    fn reject_and_close(&self, framing: Framing, answer: Answer) -> Rejection {
+        Rejection {
+            persistent: false,
+            ..self.reject(framing, answer)
+        }
     }
 
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.

@@ -25,6 +25,7 @@ use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clients::{Clients, Placement};
 use crate::telemetry::counters::{AllCounters, ShardCounters};
+use crate::telemetry::memory::Memory;
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
 
@@ -45,6 +46,8 @@ pub struct Common {
     pub health: Vec<Source>,
     /// The request rates of all clients, when they are limited.
     pub buckets: Option<Arc<Buckets>>,
+    /// The ceiling of the heap, where it has one.
+    pub memory: Option<Arc<Memory>>,
     /// Where client addresses are counted, when their connections are limited.
     pub placement: Option<Placement>,
     /// The access log, when it is on.
@@ -122,6 +125,7 @@ fn run(
             counters: &common.counters,
             health: common.health.get(seat.id),
             buckets: common.buckets.as_ref(),
+            memory: common.memory.as_ref(),
             placement: common.placement.as_ref(),
             access_log: access_log.map(|log| log.shard(Arc::clone(counters))),
             queues_sends: matches!(common.driver, Driver::Uring { .. }),

@@ -31,6 +31,9 @@ pub async fn run(
         lane.deadlines.sweep(ticks);
         lane.sweep_groups();
         lane.update_date();
+        if let Some(memory) = &lane.memory {
+            memory.look(lane);
+        }
         if let Some(log) = lane.access_log() {
             log.flush();
         }

@@ -161,6 +161,8 @@ pub struct ShardCounters {
     pub in_flight: Gauge,
     /// Requests answered 503 because too many were in flight.
     pub shed: Counter,
+    /// Requests answered 503 because memory was short.
+    pub refused_memory: Counter,
     /// Requests answered 429 for their client's rate.
     pub rate_limited: Counter,
     /// Client connections refused because their address had too many; counted among the refused ones too.
@@ -208,6 +210,7 @@ impl ShardCounters {
             access_log_dropped: Counter::default(),
             in_flight: Gauge::default(),
             shed: Counter::default(),
+            refused_memory: Counter::default(),
             rate_limited: Counter::default(),
             refused_clients: Counter::default(),
             refused_descriptors: Counter::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 use super::counters::{ServerCounters, ShardCounters, UpstreamCounters};
+use super::memory::Memory;
 use crate::config::Config;
 
 /// How the shards talk to the kernel, as found at start.
@@ -57,6 +58,8 @@ pub struct View {
     pub routes: usize,
     /// How the shards talk to the kernel.
     pub io: IoReport,
+    /// The ceiling of the heap, where it has one.
+    pub memory: Option<Arc<Memory>>,
     /// When the process started, for people.
     pub started: SystemTime,
     /// The same on a clock that never jumps, for durations.
@@ -96,6 +99,10 @@ impl View {
                 .collect(),
             routes: config.routes.len(),
             io,
+            memory: config
+                .limits
+                .memory_bytes
+                .map(|bytes| Arc::new(Memory::new(bytes))),
             started: SystemTime::now(),
             started_instant: Instant::now(),
             draining: AtomicBool::new(false),

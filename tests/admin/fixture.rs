@@ -46,6 +46,7 @@ pub(crate) fn view() -> Arc<View> {
             reason: Some("kernel 5.19 has no DEFER_TASKRUN".into()),
             ring_entries: 4096,
         },
+        memory: None,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(971_186_136),
         started_instant: Instant::now(),
         draining: false.into(),

@@ -6,7 +6,7 @@ use crate::telemetry::process::thread_cpu_time;
 use crate::telemetry::prometheus::{Family, Text};
 use crate::telemetry::view::View;
 
-const COUNTERS: [Row<ShardCounters>; 18] = [
+const COUNTERS: [Row<ShardCounters>; 19] = [
     (
         "ringlane_accepted_connections_total",
         "Client connections accepted.",
@@ -36,6 +36,11 @@ const COUNTERS: [Row<ShardCounters>; 18] = [
         "ringlane_shed_requests_total",
         "Requests answered 503 because too many were in flight.",
         |shard| shard.shed.get(),
+    ),
+    (
+        "ringlane_refused_memory_total",
+        "Requests answered 503 because memory was short.",
+        |shard| shard.refused_memory.get(),
     ),
     (
         "ringlane_requests_total",
