@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import pathlib
@@ -56,6 +57,16 @@ def end_with_parent():
     """In a child: it ends when this program does, however that ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setpgid(0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a proxy listens, for clients and for who asks how it is, and where its servers are: `name: "address:port"`."""
+
+    address: str
+    port: int
+    admin_port: int
+    servers: dict
 
 
 class Network:
@@ -216,8 +227,9 @@ class Lab:
             self.spawn("origin", f"relay-{name}", command, stdout=subprocess.PIPE, text=True).stdout.readline()
 
     def start_proxy(self, settings, offset=0, environment=None):
-        """Starts the proxy and waits until it answers."""
-        command = self.kind.command(self.directory, settings, offset)
+        """Starts the proxy and waits until it answers. `offset` is added to the servers' ports."""
+        servers = {name: f"{ORIGIN}:{port + offset}" for name, port in ORIGIN_PORTS.items()}
+        command = self.kind.command(self.directory, settings, Place(PROXY, PORT, ADMIN_PORT, servers))
         self.proxy = self.spawn("proxy", self.kind.name, command, environment={**os.environ, **(environment or {})})
         deadline = time.monotonic() + 10
         while True:

@@ -1,4 +1,4 @@
-"""The proxies that meet the faults, and one setting for all of them: the same timeouts, one further try, the same checks.
+"""The proxies that meet the faults, and one setting for all of them: the same timeouts, further tries and checks.
 
 Each speaks keep-alive on both sides, names the server in X-Served-By, and gets two threads or processes. Nobody logs requests.
 """
@@ -27,6 +27,10 @@ class Settings:
     check_interval: str = "500ms"
     check_fast: str = "250ms"
     check_timeout: str = "500ms"
+    # How long a tunnel may be silent.
+    tunnel: str = "3s"
+    # Further tries of a request that may be sent again.
+    retries: int = 1
 
 
 class Proxy:
@@ -47,8 +51,8 @@ class Proxy:
         done = subprocess.run([self.binary, "-v"], capture_output=True, text=True, check=True)
         return " ".join((done.stdout or done.stderr).removeprefix("nginx version: ").replace("/", " ").split()[:3]).replace(" version", "")
 
-    def command(self, directory, settings, offset):
-        """Writes its configuration; the command that starts it. `offset` is added to the servers' ports."""
+    def command(self, directory, settings, place):
+        """Writes its configuration; the command that starts it. `place` is a `lab.Place`."""
         raise NotImplementedError
 
     def state(self, lab):
@@ -65,28 +69,28 @@ class Ringlane(Proxy):
     def version(self):
         return subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
-    def command(self, directory, settings, offset):
+    def command(self, directory, settings, place):
         path = directory / "ringlane.toml"
-        servers = ", ".join(f'{{ address = "{labs.ORIGIN}:{port + offset}", name = "{name}" }}' for name, port in labs.ORIGIN_PORTS.items())
+        servers = ", ".join(f'{{ address = "{server}", name = "{name}" }}' for name, server in place.servers.items())
         client = "\n".join(f'{key} = "{settings.client}"' for key in ("client_header", "client_body", "keep_alive", "write"))
         path.write_text(
             f"""shards = 2
 pin = false
 shutdown_timeout = "{DRAIN}"
 [admin]
-address = "{labs.PROXY}:{labs.ADMIN_PORT}"
+address = "{place.address}:{place.admin_port}"
 orders = false
 [timeouts]
 {client}
-tunnel_idle = "3s"
+tunnel_idle = "{settings.tunnel}"
 [forward]
 served_by = true
 [[listen]]
-address = "{labs.PROXY}:{labs.PORT}"
+address = "{place.address}:{place.port}"
 [[upstream]]
 name = "app"
 server = [{servers}]
-retries = 1
+retries = {settings.retries}
 connect_timeout = "{settings.connect}"
 response_header_timeout = "{settings.response}"
 response_body_timeout = "{settings.response}"
@@ -117,11 +121,10 @@ class Nginx(Proxy):
     graceful = signal.SIGQUIT
     streams_uploads = False
 
-    def command(self, directory, settings, offset):
+    def command(self, directory, settings, place):
         path = directory / "nginx.conf"
-        ports = {name: port + offset for name, port in labs.ORIGIN_PORTS.items()}
-        servers = "\n        ".join(f"server {labs.ORIGIN}:{port} max_fails={FALL} fail_timeout=1s;" for port in ports.values())
-        names = "\n        ".join(f"~:{port}$ {name};" for name, port in ports.items())
+        servers = "\n        ".join(f"server {server} max_fails={FALL} fail_timeout=1s;" for server in place.servers.values())
+        names = "\n        ".join(f"~{server}$ {name};" for name, server in place.servers.items())
         places = "\n    ".join(f"{part}_temp_path {directory}/{part};" for part in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         path.write_text(
             f"""daemon off;
@@ -138,8 +141,13 @@ http {{
     client_body_timeout {settings.client};
     keepalive_timeout {settings.client};
     send_timeout {settings.client};
+    client_max_body_size 0;
     map $upstream_addr $served_by {{
         {names}
+    }}
+    map $http_upgrade $connection_upgrade {{
+        "" "";
+        default upgrade;
     }}
     upstream app {{
         zone app 64k;
@@ -147,17 +155,18 @@ http {{
         keepalive 32;
     }}
     server {{
-        listen {labs.PROXY}:{labs.PORT};
+        listen {place.address}:{place.port};
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Host $http_host;
             proxy_connect_timeout {settings.connect};
             proxy_send_timeout {settings.response};
             proxy_read_timeout {settings.response};
             proxy_next_upstream error timeout invalid_header;
-            proxy_next_upstream_tries 2;
+            proxy_next_upstream_tries {settings.retries + 1};
             add_header X-Served-By $served_by;
         }}
     }}
@@ -174,10 +183,10 @@ class HAProxy(Proxy):
     name = "haproxy"
     graceful = signal.SIGUSR1
 
-    def command(self, directory, settings, offset):
+    def command(self, directory, settings, place):
         path = directory / "haproxy.cfg"
         checks = f"check inter {settings.check_interval} fastinter {settings.check_fast} rise {RISE} fall 2 observe layer7 error-limit {FALL} on-error mark-down"
-        servers = "\n    ".join(f"server {name} {labs.ORIGIN}:{port + offset} {checks}" for name, port in labs.ORIGIN_PORTS.items())
+        servers = "\n    ".join(f"server {name} {server} {checks}" for name, server in place.servers.items())
         path.write_text(
             f"""global
     nbthread 2
@@ -190,23 +199,23 @@ defaults
     timeout connect {settings.connect}
     timeout server {settings.response}
     timeout check {settings.check_timeout}
-    timeout tunnel 3s
+    timeout tunnel {settings.tunnel}
     option abortonclose
 frontend clients
-    bind {labs.PROXY}:{labs.PORT}
+    bind {place.address}:{place.port}
     default_backend app
 backend app
     balance roundrobin
     option httpchk GET /health
     option redispatch 1
-    retries 1
+    retries {settings.retries}
     retry-on conn-failure empty-response junk-response response-timeout
     http-request disable-l7-retry unless {{ method GET HEAD OPTIONS }}
     http-response set-header X-Served-By %s
     http-response set-header Date %[date,http_date]
     {servers}
 listen admin
-    bind {labs.PROXY}:{labs.ADMIN_PORT}
+    bind {place.address}:{place.admin_port}
     stats enable
     stats uri /lb/status
 """,
