@@ -228,10 +228,20 @@ mod tests {
         assert_eq!((snapshot.sum_us(), snapshot.mean_us()), (55, Some(5.5)));
     }
 
+    /// The whole microseconds in `2^exponent` seconds.
+    fn power_us(exponent: i32) -> u64 {
+        let shift = exponent.unsigned_abs();
+        if exponent < 0 {
+            1_000_000 >> shift
+        } else {
+            1_000_000 << shift
+        }
+    }
+
     #[test]
     fn a_power_of_two_of_a_second_counts_as_reached() {
         for exponent in -6..=11 {
-            let bound_us = (f64::from(exponent).exp2() * 1e6) as u64;
+            let bound_us = power_us(exponent);
             let snapshot = recorded(&[bound_us - 1, bound_us, bound_us + 1]);
             assert_eq!(snapshot.count_to_power(exponent), 2, "2^{exponent} s");
         }
@@ -269,8 +279,7 @@ mod tests {
         #[test]
         fn counts_to_a_power_are_exact(values in prop::collection::vec(any::<u32>(), 0..100), exponent in -16..=11) {
             let values: Vec<_> = values.into_iter().map(u64::from).collect();
-            let bound_us = f64::from(exponent).exp2() * 1e6;
-            let within = values.iter().filter(|us| **us as f64 <= bound_us).count();
+            let within = values.iter().filter(|us| **us <= power_us(exponent)).count();
             prop_assert_eq!(recorded(&values).count_to_power(exponent), within as u64);
         }
     }

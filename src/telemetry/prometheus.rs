@@ -77,7 +77,7 @@ impl Family<'_> {
     /// Adds a distribution, in seconds.
     pub fn distribution(&mut self, labels: &[Label<'_>], snapshot: &Snapshot) {
         for exponent in LE_EXPONENTS {
-            let bound = f64::from(exponent).exp2().to_string();
+            let bound = power_of_two(exponent).to_string();
             self.line(
                 "_bucket",
                 labels,
@@ -124,6 +124,12 @@ impl Family<'_> {
             _ => self.text.0.push(char),
         }
     }
+}
+
+/// `2^exponent`, exactly. The last bits of `exp2` are each platform's own, and would be seen in a label.
+fn power_of_two(exponent: i32) -> f64 {
+    let power = f64::from(1_u32 << exponent.unsigned_abs());
+    if exponent < 0 { power.recip() } else { power }
 }
 
 #[cfg(test)]
