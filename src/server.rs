@@ -196,16 +196,7 @@ impl Server {
         let mut deadline: Option<Instant> = None;
         let mut running = self.shards;
         while running > 0 {
-            let event = match deadline {
-                None => self
-                    .events
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self
-                    .events
-                    .recv_timeout(deadline.saturating_duration_since(Instant::now())),
-            };
-            match event {
+            match self.next_event(deadline) {
                 Ok(Event::ShardEnded) => running -= 1,
                 Ok(Event::Signal) if deadline.is_none() => deadline = Some(self.drain()),
                 Ok(Event::Signal) => {
@@ -221,6 +212,25 @@ impl Server {
         }
         tracing::info!("drained; bye");
         self.end()
+    }
+
+    fn next_event(&self, deadline: Option<Instant>) -> Result<Event, RecvTimeoutError> {
+        // ThreadSanitizer keeps a signal back until its thread calls the C library again, which a wait on a futex never does.
+        while cfg!(sanitizer) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            match self.events.recv_timeout(Duration::from_millis(20)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                event => return event,
+            }
+        }
+        match deadline {
+            None => self
+                .events
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        }
     }
 
     fn drain(&self) -> Instant {

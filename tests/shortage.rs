@@ -111,7 +111,8 @@ fn small_queues(mode: Mode) {
     let proxy = Config::new(mode)
         .key("ring_entries = 256")
         .tables(ADMIN)
-        .upstream(&[&served.address], "")
+        // All of them connect at once, to an origin that may be slow to accept.
+        .upstream(&[&served.address], "connect_timeout = \"1m\"")
         .start();
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect()).collect();
     eventually("all are in", || {

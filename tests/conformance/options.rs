@@ -14,6 +14,8 @@ pub(crate) struct Options {
     /// Names must be these, not contain them.
     exact: bool,
     filters: Vec<String>,
+    /// Names may not contain these.
+    skipped: Vec<String>,
 }
 
 impl Options {
@@ -27,6 +29,7 @@ impl Options {
                 "--exact" => options.exact = true,
                 // Those of libtest that change nothing here.
                 "--nocapture" | "--no-capture" | "--quiet" | "-q" => {}
+                "--skip" => options.skipped.extend(words.next()),
                 "--format" | "--test-threads" => drop(words.next()),
                 flag if flag.starts_with("--test-threads=") || flag.starts_with("--format=") => {}
                 flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
@@ -37,14 +40,15 @@ impl Options {
     }
 
     pub(crate) fn chooses(&self, name: &str) -> bool {
-        self.filters.is_empty()
-            || self.filters.iter().any(|filter| {
-                if self.exact {
-                    name == filter
-                } else {
-                    name.contains(filter.as_str())
-                }
-            })
+        let is_meant = |word: &String| {
+            if self.exact {
+                name == word
+            } else {
+                name.contains(word.as_str())
+            }
+        };
+        !self.skipped.iter().any(is_meant)
+            && (self.filters.is_empty() || self.filters.iter().any(is_meant))
     }
 }
 

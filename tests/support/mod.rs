@@ -19,8 +19,11 @@ pub(crate) use patient::Patient;
 pub(crate) use proxy::{Config, Proxy};
 pub(crate) use wire::{End, Wire};
 
+/// How much more time all takes with a sanitizer in it.
+pub(crate) const SLOWNESS: u64 = if cfg!(sanitizer) { 6 } else { 1 };
+
 /// How long a test waits for what must happen. Long, because test machines are slow; a passing test never waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10 * SLOWNESS);
 
 /// How long a test watches for what must not happen.
 pub(crate) const QUIET: Duration = Duration::from_millis(200);
@@ -128,7 +131,7 @@ pub(crate) fn took_about(start: Instant, expected: Duration) {
         "too early: after {took:?}, expected {expected:?}"
     );
     assert!(
-        took <= expected + Duration::from_secs(2),
+        took <= expected + Duration::from_secs(2 * SLOWNESS),
         "too late: after {took:?}, expected {expected:?}"
     );
 }
