@@ -2,10 +2,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok};
+use support::{
+    Config, Mode, Origin, PATIENCE, Proxy, Wire, eventually, in_each_mode, ok, took_about,
+};
 
 in_each_mode!(
     the_status_page_outlives_the_descriptors,
@@ -14,6 +17,8 @@ in_each_mode!(
     small_socket_buffers,
     stopped_and_continued,
     calls_that_fail,
+    sends_without_memory,
+    sends_that_never_get_memory,
 );
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
@@ -136,7 +141,7 @@ fn small_queues(mode: Mode) {
     proxy.expect_rest();
 }
 
-/// Every write is a short one.
+/// The proxy receives much more at once than a send takes: every write is a short one, and is counted.
 fn small_socket_buffers(mode: Mode) {
     let body = "x".repeat(2_000_000);
     let served = Origin::bind().serve(|request| {
@@ -145,13 +150,8 @@ fn small_socket_buffers(mode: Mode) {
     });
     let proxy = Config::new(mode)
         .tables(ADMIN)
-        .tables(
-            "[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"\nrecv_buffer = \"4KiB\"",
-        )
-        .upstream(
-            &[&served.address],
-            "send_buffer = \"4KiB\"\nrecv_buffer = \"4KiB\"",
-        )
+        .tables("[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"")
+        .upstream(&[&served.address], "send_buffer = \"4KiB\"")
         .start();
     let mut client = proxy.connect();
     client.send(format!(
@@ -160,7 +160,10 @@ fn small_socket_buffers(mode: Mode) {
     ));
     assert_eq!(client.response("POST").body.len(), 2_000_000);
     proxy.expect_rest();
-    assert!(totals(&proxy)["bytes_out"].as_u64() > Some(2_000_000));
+    let totals = totals(&proxy);
+    assert!(totals["bytes_out"].as_u64() > Some(2_000_000), "{totals}");
+    assert!(totals["short_writes"].as_u64() > Some(10), "{totals}");
+    assert_eq!(totals["send_shortages"], 0, "{totals}");
 }
 
 /// Waiting calls of a process that is stopped and continued end with EINTR.
@@ -227,8 +230,8 @@ fn calls_that_fail(mode: Mode) {
     }
 }
 
-fn survive(mode: Mode, fault: &str) {
-    let served = Origin::serve_text("fine");
+/// A proxy whose calls fail as strace(1) is told, and where it writes which did.
+fn with_fault(mode: Mode, fault: &str) -> (Config, PathBuf) {
     let config = Config::new(mode);
     let trace = config.directory().join("trace");
     let inject = format!("inject={fault}");
@@ -238,9 +241,13 @@ fn survive(mode: Mode, fault: &str) {
         &[trace.to_str().expect("ASCII"), "-e", &inject],
     ]
     .concat();
+    (config.under(&runner).tables(ADMIN), trace)
+}
+
+fn survive(mode: Mode, fault: &str) {
+    let served = Origin::serve_text("fine");
+    let (config, trace) = with_fault(mode, fault);
     let mut proxy = config
-        .under(&runner)
-        .tables(ADMIN)
         .upstream(&[&served.address], "pool = { max_idle = 0 }")
         .start();
     let mut whole = 0;
@@ -257,8 +264,83 @@ fn survive(mode: Mode, fault: &str) {
         let failures = &proxy.upstream()["servers"][0]["failures"];
         assert!(failures["shortage"].as_u64() > Some(5), "{failures}");
     }
+    if fault.starts_with("recvfrom:error=EINTR") {
+        let totals = totals(&proxy);
+        assert!(totals["interrupted_calls"].as_u64() > Some(20), "{totals}");
+    }
     let trace = proxy.stop_and_read(&trace);
     assert!(trace.contains("(INJECTED)"), "{fault} was not provoked");
+}
+
+/// The machine's want of memory is no fault of the peer: what cannot be sent now is sent a little later, whole and in order.
+fn sends_without_memory(mode: Mode) {
+    if !has_strace("sends_without_memory") {
+        return;
+    }
+    let body = "0123456789abcdef".repeat(50_000);
+    let echo = body.clone();
+    let served = Origin::bind().serve(move |request| {
+        assert!(request.body == echo.as_bytes(), "the body is whole");
+        ok(&echo)
+    });
+    for fault in [
+        "sendto:error=ENOBUFS:when=2+3",
+        "sendto:error=ENOMEM:when=2+3",
+        "sendto:error=EINTR:when=2+3",
+    ] {
+        let (config, trace) = with_fault(mode, fault);
+        let mut proxy = config.upstream(&[&served.address], "").start();
+        let mut client = proxy.connect();
+        for _ in 0..3 {
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            assert!(client.response("POST").body == body.as_bytes(), "{fault}");
+        }
+        proxy.expect_rest();
+        let totals = totals(&proxy);
+        let counter = if fault.contains("EINTR") {
+            "interrupted_calls"
+        } else {
+            "send_shortages"
+        };
+        assert!(totals[counter].as_u64() > Some(2), "{fault}: {totals}");
+        eventually("the fault was provoked", || {
+            std::fs::read_to_string(&trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
+        });
+        kill(&mut proxy);
+    }
+}
+
+/// Ends a proxy whose sends fail: its handler of SIGTERM passes the signal on by a send.
+fn kill(proxy: &mut Proxy) {
+    proxy.expect_no_panic();
+    proxy.signal("KILL");
+    proxy.exit_within(PATIENCE);
+}
+
+/// It is tried again for as long as a write may take, at the sweeper's pace.
+fn sends_that_never_get_memory(mode: Mode) {
+    if !has_strace("sends_that_never_get_memory") {
+        return;
+    }
+    let served = Origin::bind().serve(|_| ok(&"y".repeat(2_000_000)));
+    let (config, _) = with_fault(mode, "sendto:error=ENOBUFS:when=2+");
+    let mut proxy = config
+        .tables("[timeouts]\nwrite = \"1s\"")
+        .upstream(&[&served.address], "")
+        .start();
+    let mut client = proxy.connect();
+    client.send(REQUEST);
+    let since = Instant::now();
+    client.read_to_end();
+    took_about(since, Duration::from_secs(1));
+    let totals = totals(&proxy);
+    let tried = totals["send_shortages"].as_u64();
+    assert!((Some(5)..=Some(20)).contains(&tried), "{totals}");
+    assert_eq!(totals["timeouts"]["write"], 1, "{totals}");
+    kill(&mut proxy);
 }
 
 #[test]

@@ -265,6 +265,9 @@ struct ShardFigures {
     refused_memory: u64,
     accept_errors: u64,
     accept_backoffs: u64,
+    short_writes: u64,
+    interrupted_calls: u64,
+    send_shortages: u64,
     panics: u64,
     access_log_dropped: u64,
 }
@@ -299,6 +302,9 @@ impl ShardFigures {
             refused_memory: sum(|shard| shard.refused_memory.get()),
             accept_errors: sum(|shard| shard.accept_errors.get()),
             accept_backoffs: sum(|shard| shard.accept_backoffs.get()),
+            short_writes: sum(|shard| shard.short_writes.get()),
+            interrupted_calls: sum(|shard| shard.interrupted_calls.get()),
+            send_shortages: sum(|shard| shard.send_shortages.get()),
             panics: sum(|shard| shard.panics.get()),
             access_log_dropped: sum(|shard| shard.access_log_dropped.get()),
         }

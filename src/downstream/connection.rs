@@ -153,7 +153,7 @@ fn first<'l>(
         return from_pending(lane, client, head);
     }
     lane.with_scratch(|scratch| {
-        match transfer::recv_now(&client.socket, scratch) {
+        match transfer::recv_now(lane, &client.socket, scratch) {
             Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
             Ok(None) => return Ok(Step::More),
             Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
@@ -228,7 +228,7 @@ async fn rest<'l>(
         let received = {
             let mut pending = client.pending.borrow_mut();
             pending.reserve(HEAD_STEP_BYTES);
-            transfer::recv_now(&client.socket, &mut pending)
+            transfer::recv_now(lane, &client.socket, &mut pending)
         };
         match received {
             Ok(None) => {}
@@ -310,7 +310,7 @@ async fn linger(lane: &Lane, client: &Client) {
     client.deadline.set(Slot::Request, Ticks::from(LINGER_FOR));
     let mut dropped = 0;
     while dropped < LINGER_BYTES_MAX {
-        match transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await {
+        match transfer::recv(lane, &client.socket, &client.deadline, Slot::Request).await {
             Ok(bytes) if bytes.is_empty() => return,
             Ok(bytes) => {
                 dropped += bytes.len();

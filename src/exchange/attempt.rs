@@ -521,6 +521,7 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
     lane.counters.own_answers.count(answer.status);
     lane.counters.bytes_out.add(out.len() as u64);
     let sent = transfer::send_all(
+        lane,
         &client.socket,
         &out,
         &client.deadline,

@@ -70,7 +70,7 @@ impl Answering<'_> {
         loop {
             self.readable(server).await?;
             let mut buffer = self.lane.bulk.take();
-            match transfer::recv_now(server, &mut buffer) {
+            match transfer::recv_now(self.lane, server, &mut buffer) {
                 Ok(Some(_)) => return Ok(buffer),
                 Ok(None) => self.lane.bulk.give(buffer),
                 Err(_) => return Err(Failure::NoAnswer),
@@ -161,6 +161,7 @@ impl Answering<'_> {
         self.lane.counters.bytes_out.add(bytes.len() as u64);
         let deadline = &self.client.deadline;
         transfer::send_all(
+            self.lane,
             &self.client.socket,
             bytes,
             deadline,

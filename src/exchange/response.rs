@@ -221,7 +221,7 @@ impl Answering<'_> {
         pending: &mut Vec<u8>,
     ) -> Result<Option<Received>, Failure> {
         self.lane.with_scratch(|scratch| {
-            let count = match transfer::recv_now(server, scratch) {
+            let count = match transfer::recv_now(self.lane, server, scratch) {
                 Ok(None) => return Ok(None),
                 Ok(Some(0)) | Err(_) if pending.is_empty() => return Err(Failure::NoAnswer),
                 Ok(Some(0)) | Err(_) => return Err(Failure::Server(FailureKind::Closed)),

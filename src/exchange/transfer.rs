@@ -4,8 +4,8 @@ use std::io;
 
 use super::lane::Lane;
 use super::pace::{Pace, TooSlow};
-use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
+use crate::net::descriptors::is_exhaustion;
 use crate::net::socket::Socket;
 
 /// Why bytes could not be moved.
@@ -55,6 +55,7 @@ impl From<io::Error> for TransferError {
 /// Sends all of `bytes`.
 #[inline]
 pub async fn send_all(
+    lane: &Lane,
     socket: &Socket,
     bytes: &[u8],
     deadline: &Deadline,
@@ -63,11 +64,12 @@ pub async fn send_all(
 ) -> Result<(), TransferError> {
     match socket.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(sent) => Box::pin(send_rest(socket, &bytes[sent..], deadline, slot, patience)).await,
-        Err(error) if is_temporary(&error) => {
-            Box::pin(send_rest(socket, bytes, deadline, slot, patience)).await
+        sent => {
+            Box::pin(send_rest(
+                lane, socket, bytes, sent, deadline, slot, patience,
+            ))
+            .await
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -83,7 +85,7 @@ pub async fn send_queued(
     patience: Patience<'_>,
 ) -> (Result<(), TransferError>, Vec<u8>) {
     if !lane.queues_sends {
-        let sent = send_all(socket, &buffer, deadline, slot, patience).await;
+        let sent = send_all(lane, socket, &buffer, deadline, slot, patience).await;
         return (sent, buffer);
     }
     deadline.set(slot, patience.stall);
@@ -93,111 +95,193 @@ pub async fn send_queued(
     deadline.clear(slot);
     let sent = match sent {
         Ok(sent) if sent == buffer.len() => Ok(()),
-        Ok(sent) => Box::pin(send_rest(socket, &buffer[sent..], deadline, slot, patience)).await,
-        Err(error) if is_temporary(&error) => {
-            Box::pin(send_rest(socket, &buffer, deadline, slot, patience)).await
+        sent => {
+            Box::pin(send_rest(
+                lane, socket, &buffer, sent, deadline, slot, patience,
+            ))
+            .await
         }
-        Err(error) => Err(error.into()),
     };
     (sent, buffer)
 }
 
+/// What the rest of a message waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Room in the socket's buffer.
+    Full,
+    /// Memory of the machine. Nobody tells when there is some again.
+    Shortage,
+}
+
+/// Takes off `bytes` what a send took, and counts what kept it from taking all.
+#[cold]
+pub fn account(lane: &Lane, bytes: &mut &[u8], sent: io::Result<usize>) -> io::Result<Hindrance> {
+    match sent {
+        Ok(sent) => {
+            *bytes = &bytes[sent..];
+            if !bytes.is_empty() {
+                lane.counters.short_writes.inc();
+            }
+            Ok(Hindrance::Full)
+        }
+        Err(error) if is_temporary(lane, &error) => Ok(Hindrance::Full),
+        Err(error) if is_exhaustion(&error) => {
+            lane.counters.send_shortages.inc();
+            Ok(Hindrance::Shortage)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends what is left of `bytes` after a first send that gave `sent`.
 #[cold]
 async fn send_rest(
+    lane: &Lane,
     socket: &Socket,
     mut bytes: &[u8],
+    mut sent: io::Result<usize>,
     deadline: &Deadline,
     slot: Slot,
     patience: Patience<'_>,
 ) -> Result<(), TransferError> {
     if let Some(pace) = patience.pace {
-        return send_paced(socket, bytes, deadline, slot, patience.stall, pace).await;
+        return send_paced(
+            lane,
+            socket,
+            bytes,
+            sent,
+            deadline,
+            slot,
+            patience.stall,
+            pace,
+        )
+        .await;
     }
-    while !bytes.is_empty() {
-        deadline.set(slot, patience.stall);
-        deadline.guard(slot, socket.writable()).await??;
-        match socket.try_send(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(error) if is_temporary(&error) => {}
-            Err(error) => return Err(error.into()),
+    let mut progress_at = deadline.now();
+    loop {
+        let left = bytes.len();
+        let hindrance = account(lane, &mut bytes, sent)?;
+        if bytes.is_empty() {
+            deadline.clear(slot);
+            return Ok(());
         }
+        if bytes.len() < left {
+            progress_at = deadline.now();
+        }
+        match hindrance {
+            Hindrance::Full => {
+                deadline.set(slot, patience.stall);
+                deadline.guard(slot, socket.writable()).await??;
+            }
+            Hindrance::Shortage => wait_for_memory(deadline, progress_at, patience.stall).await?,
+        }
+        sent = socket.try_send(bytes);
     }
-    deadline.clear(slot);
-    Ok(())
 }
 
 /// Sends to a client that must keep a rate. What counts is what it acknowledges: a socket with a large buffer is writable again only when
 /// much of it has drained, which takes an honest slow client longer than any grace.
 #[cold]
+#[allow(clippy::too_many_arguments)] // of `send_rest`, taken apart
 async fn send_paced(
+    lane: &Lane,
     socket: &Socket,
     mut bytes: &[u8],
+    sent: io::Result<usize>,
     deadline: &Deadline,
     slot: Slot,
     stall: Ticks,
     pace: Pace<'_>,
 ) -> Result<(), TransferError> {
+    let mut hindrance = account(lane, &mut bytes, sent)?;
     let mut queued = socket.unsent();
+    let mut progress_at = deadline.now();
     while !bytes.is_empty() {
-        let since = deadline.now();
-        deadline.set(slot, pace.patience(stall));
-        let waited = deadline.guard(slot, socket.writable()).await;
-        let left = socket.unsent();
-        let taken = queued.saturating_sub(left);
-        queued = left;
-        pace.settle(Ticks::between(since, deadline.now()), taken)?;
-        match waited {
-            Ok(ready) => ready?,
-            Err(_) if taken > 0 => continue,
-            Err(overdue) => return Err(overdue.into()),
-        }
-        match socket.try_send(bytes) {
-            Ok(sent) => {
-                bytes = &bytes[sent..];
-                queued += sent;
+        if hindrance == Hindrance::Shortage {
+            wait_for_memory(deadline, progress_at, stall).await?;
+        } else {
+            let since = deadline.now();
+            deadline.set(slot, pace.patience(stall));
+            let waited = deadline.guard(slot, socket.writable()).await;
+            let left = socket.unsent();
+            let taken = queued.saturating_sub(left);
+            queued = left;
+            pace.settle(Ticks::between(since, deadline.now()), taken)?;
+            match waited {
+                Ok(ready) => ready?,
+                Err(_) if taken > 0 => continue,
+                Err(overdue) => return Err(overdue.into()),
             }
-            Err(error) if is_temporary(&error) => {}
-            Err(error) => return Err(error.into()),
+        }
+        let left = bytes.len();
+        let sent = socket.try_send(bytes);
+        hindrance = account(lane, &mut bytes, sent)?;
+        if bytes.len() < left {
+            queued += left - bytes.len();
+            progress_at = deadline.now();
         }
     }
     deadline.clear(slot);
     Ok(())
 }
 
+/// Waits a little for memory, unless nothing could be sent for want of it for longer than `patience`.
+async fn wait_for_memory(
+    deadline: &Deadline,
+    progress_at: u32,
+    patience: Ticks,
+) -> Result<(), TransferError> {
+    if Ticks::between(progress_at, deadline.now()) > patience {
+        return Err(TransferError::Overdue);
+    }
+    deadline.next_turn().await;
+    Ok(())
+}
+
 /// Receives what is there without waiting; `None` when nothing is, 0 at the end of the stream.
 #[inline]
-pub fn recv_now(socket: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, TransferError> {
+pub fn recv_now(
+    lane: &Lane,
+    socket: &Socket,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<usize>, TransferError> {
     match socket.try_recv(buffer) {
         Ok(received) => Ok(Some(received)),
-        Err(error) if is_temporary(&error) => Ok(None),
+        Err(error) if is_temporary(lane, &error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Receives into a buffer of `pool`, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.
+/// Receives into a bulk buffer, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.
 ///
 /// The buffer is taken when there is something to read, so that a wait holds none.
 #[inline]
 pub async fn recv(
-    pool: &BufferPool,
+    lane: &Lane,
     socket: &Socket,
     deadline: &Deadline,
     slot: Slot,
 ) -> Result<Vec<u8>, TransferError> {
     loop {
         deadline.guard(slot, socket.readable()).await??;
-        let mut buffer = pool.take();
-        if recv_now(socket, &mut buffer)?.is_some() {
+        let mut buffer = lane.bulk.take();
+        if recv_now(lane, socket, &mut buffer)?.is_some() {
             return Ok(buffer);
         }
-        pool.give(buffer);
+        lane.bulk.give(buffer);
     }
 }
 
-/// Whether the operation is to be tried again when the socket is ready.
-pub fn is_temporary(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
+/// Whether the operation is to be tried again when the socket is ready; counts those that a signal interrupted.
+#[inline]
+fn is_temporary(lane: &Lane, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => true,
+        io::ErrorKind::Interrupted => {
+            lane.counters.interrupted_calls.inc();
+            true
+        }
+        _ => false,
+    }
 }

@@ -111,13 +111,13 @@ async fn copy_until_end(
 ) -> End {
     let deadline = &client.deadline;
     let patience = lane.timeouts.tunnel_idle;
-    if let Err(error) = transfer::send_all(to, early, deadline, slot, patience.into()).await {
+    if let Err(error) = transfer::send_all(lane, to, early, deadline, slot, patience.into()).await {
         return error.into();
     }
     *bytes += early.len() as u64;
     loop {
         deadline.set(slot, patience);
-        let buffer = match transfer::recv(&lane.bulk, from, deadline, slot).await {
+        let buffer = match transfer::recv(lane, from, deadline, slot).await {
             Ok(buffer) if buffer.is_empty() => return End::Finished,
             Ok(buffer) => buffer,
             Err(error) => return error.into(),
@@ -125,7 +125,7 @@ async fn copy_until_end(
         // Life in one direction keeps the other one open.
         deadline.set(Slot::Request, patience);
         deadline.set(Slot::Response, patience);
-        let sent = transfer::send_all(to, &buffer, deadline, slot, patience.into()).await;
+        let sent = transfer::send_all(lane, to, &buffer, deadline, slot, patience.into()).await;
         *bytes += buffer.len() as u64;
         lane.bulk.give(buffer);
         if let Err(error) = sent {

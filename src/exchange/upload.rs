@@ -1,9 +1,11 @@
 //! A request's body on its way to the server.
 
+use std::io;
+
 use super::client::Client;
 use super::lane::Lane;
 use super::pace::{Debt, Pace};
-use super::transfer::{self, TransferError};
+use super::transfer::{self, Hindrance, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Slot, Ticks};
@@ -136,8 +138,7 @@ impl Upload {
         let patience = pace.map_or(timeout, |pace| pace.patience(timeout));
         let since = lane.deadlines.now();
         client.deadline.set(Slot::Request, patience);
-        let received =
-            transfer::recv(&lane.bulk, &client.socket, &client.deadline, Slot::Request).await;
+        let received = transfer::recv(lane, &client.socket, &client.deadline, Slot::Request).await;
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
             Ok(input) => input,
@@ -203,54 +204,53 @@ async fn send(
     }
     match server.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(sent) => Box::pin(send_rest(lane, client, server, &bytes[sent..])).await,
-        Err(error) if transfer::is_temporary(&error) => {
-            Box::pin(send_rest(lane, client, server, bytes)).await
-        }
-        Err(_) => Err(UploadError::ServerGone),
+        sent => Box::pin(send_rest(lane, client, server, bytes, sent)).await,
     }
 }
 
-/// Waits for a server that takes nothing, now and then looking whether the client is still there.
+/// Waits for a server that takes nothing, now and then looking whether the client is still there. `sent` is what a first send gave.
 #[cold]
 async fn send_rest(
     lane: &Lane,
     client: &Client,
     server: &Socket,
     mut bytes: &[u8],
+    mut sent: io::Result<usize>,
 ) -> Result<(), UploadError> {
     let patience = lane.timeouts.write;
     let look_every = lane.timeouts.client_gone_check.unwrap_or(patience);
+    let deadline = &client.deadline;
     let mut progress_at = lane.deadlines.now();
-    while !bytes.is_empty() {
+    loop {
+        let left = bytes.len();
+        let hindrance =
+            transfer::account(lane, &mut bytes, sent).map_err(|_| UploadError::ServerGone)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.len() < left {
+            progress_at = lane.deadlines.now();
+        }
         let stalled = Ticks::between(progress_at, lane.deadlines.now());
-        client.deadline.set(
-            Slot::Request,
-            look_every.min(patience.saturating_sub(stalled)),
-        );
-        match client
-            .deadline
-            .guard(Slot::Request, server.writable())
-            .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(UploadError::ServerGone),
-            Err(_) if Ticks::between(progress_at, lane.deadlines.now()) > patience => {
-                return Err(UploadError::ServerOverdue);
-            }
-            Err(_) if client.socket.peer() == Peer::Gone => return Err(UploadError::ClientGone),
-            Err(_) => continue,
+        if stalled > patience {
+            return Err(UploadError::ServerOverdue);
         }
-        match server.try_send(bytes) {
-            Ok(sent) => {
-                bytes = &bytes[sent..];
-                progress_at = lane.deadlines.now();
+        if hindrance == Hindrance::Shortage {
+            deadline.next_turn().await;
+        } else {
+            let patience = look_every.min(patience.saturating_sub(stalled));
+            deadline.set(Slot::Request, patience);
+            match deadline.guard(Slot::Request, server.writable()).await {
+                Ok(Err(_)) => return Err(UploadError::ServerGone),
+                Err(_) if client.socket.peer() == Peer::Gone => {
+                    return Err(UploadError::ClientGone);
+                }
+                // Room, or only time for the next look.
+                Ok(Ok(())) | Err(_) => {}
             }
-            Err(error) if transfer::is_temporary(&error) => {}
-            Err(_) => return Err(UploadError::ServerGone),
         }
+        sent = server.try_send(bytes);
     }
-    Ok(())
 }
 
 /// Bytes behind the body are the next request's.

@@ -4,7 +4,7 @@
 //! a second and wakes the tasks that are late. Nothing is cancelled and nothing is allocated for it.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -89,6 +89,8 @@ struct Entry {
 pub struct Deadlines {
     entries: RefCell<Vec<Entry>>,
     free: RefCell<Vec<u32>>,
+    /// Tasks that wait for the next turn.
+    pausing: RefCell<Vec<u32>>,
     now: Cell<u32>,
     draining: Cell<bool>,
 }
@@ -139,6 +141,10 @@ impl Deadlines {
                 entry.wake();
             }
         }
+        let entries = self.entries.borrow();
+        for index in self.pausing.borrow_mut().drain(..) {
+            entries[index as usize].wake();
+        }
     }
 
     /// The sockets of all tasks, for when the shard has died and its tasks never run again.
@@ -161,6 +167,14 @@ impl Deadlines {
 }
 
 impl Entry {
+    /// All waits of a connection are one task's, so its first waker is good for all.
+    #[inline]
+    fn register(&mut self, cx: &Context<'_>) {
+        if self.waker.is_none() {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
     fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -255,6 +269,22 @@ impl Deadline {
         self.entry(|entry| entry.fired & 1 << slot as u8 != 0)
     }
 
+    /// Waits for the sweeper's next turn: for what tells nobody when it is worth another try. Needs no slot, for another of the task's
+    /// waits may use it.
+    pub async fn next_turn(&self) {
+        let since = self.now();
+        self.all.pausing.borrow_mut().push(self.index);
+        poll_fn(|cx| {
+            self.entry(|entry| entry.register(cx));
+            if self.now() == since {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+
     /// Sleeps for at least `after`, or until the process drains.
     pub async fn sleep(&self, after: Ticks) {
         self.set(Slot::Request, after);
@@ -280,10 +310,7 @@ impl<F: Future> Future for Guard<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let fired = this.deadline.entry(|entry| {
-            if entry.waker.is_none() {
-                // All waits of a connection are one task's, so its first waker is good for all.
-                entry.waker = Some(cx.waker().clone());
-            }
+            entry.register(cx);
             entry.fired & *this.mask
         });
         match fired {
@@ -310,6 +337,8 @@ impl Drop for Deadline {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     fn registered(all: &Rc<Deadlines>) -> Deadline {
@@ -333,6 +362,21 @@ mod tests {
         one.clear(Slot::Request);
         all.sweep(100);
         assert!(!one.is_overdue(Slot::Request));
+    }
+
+    #[test]
+    fn a_pause_ends_with_the_next_turn() {
+        let all = Rc::new(Deadlines::default());
+        let one = registered(&all);
+        let mut pause = pin!(one.next_turn());
+        let mut poll = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            pause.as_mut().poll(&mut cx).is_ready()
+        };
+        assert!(!poll() && !poll());
+        all.sweep(1);
+        assert!(poll());
+        assert!(all.pausing.borrow().is_empty());
     }
 
     #[test]

@@ -137,6 +137,12 @@ pub struct ShardCounters {
     pub accept_errors: Counter,
     /// Pauses in accepting, for want of descriptors or memory.
     pub accept_backoffs: Counter,
+    /// Sends that took a part of what they were given.
+    pub short_writes: Counter,
+    /// Sends and receives that a signal interrupted; they were made again.
+    pub interrupted_calls: Counter,
+    /// Sends that failed for want of memory (ENOBUFS, ENOMEM); they were made again.
+    pub send_shortages: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,
     /// Times that the shard died and was started again.
@@ -198,6 +204,9 @@ impl ShardCounters {
             bytes_out: Counter::default(),
             accept_errors: Counter::default(),
             accept_backoffs: Counter::default(),
+            short_writes: Counter::default(),
+            interrupted_calls: Counter::default(),
+            send_shortages: Counter::default(),
             panics: Counter::default(),
             restarts: Counter::default(),
             refused_connections: Counter::default(),

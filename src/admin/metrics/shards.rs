@@ -6,7 +6,7 @@ use crate::telemetry::process::thread_cpu_time;
 use crate::telemetry::prometheus::{Family, Text};
 use crate::telemetry::view::View;
 
-const COUNTERS: [Row<ShardCounters>; 19] = [
+const COUNTERS: [Row<ShardCounters>; 22] = [
     (
         "ringlane_accepted_connections_total",
         "Client connections accepted.",
@@ -84,6 +84,21 @@ const COUNTERS: [Row<ShardCounters>; 19] = [
         "ringlane_accept_backoffs_total",
         "Pauses in accepting for want of descriptors or memory.",
         |shard| shard.accept_backoffs.get(),
+    ),
+    (
+        "ringlane_short_writes_total",
+        "Sends that took a part of what they were given.",
+        |shard| shard.short_writes.get(),
+    ),
+    (
+        "ringlane_interrupted_calls_total",
+        "Sends and receives that a signal interrupted and that were made again.",
+        |shard| shard.interrupted_calls.get(),
+    ),
+    (
+        "ringlane_send_shortages_total",
+        "Sends that failed for want of memory and were made again.",
+        |shard| shard.send_shortages.get(),
     ),
     (
         "ringlane_panics_total",
