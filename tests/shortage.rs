@@ -14,6 +14,7 @@ in_each_mode!(
     the_status_page_outlives_the_descriptors,
     descriptors_of_upstream_connections,
     small_queues,
+    a_crowd_that_is_woken_at_once,
     small_socket_buffers,
     stopped_and_continued,
     calls_that_fail,
@@ -108,8 +109,7 @@ fn descriptors_of_upstream_connections(mode: Mode) {
     assert_eq!(answered as u64, clients.len() as u64 - missed);
 }
 
-/// Many more connections than the rings have entries, all with something to say at once: submission and completion queue are both
-/// full, and the kernel holds back what does not fit.
+/// Many more connections than the rings have entries, all with something to say when the proxy goes on.
 fn small_queues(mode: Mode) {
     const CLIENTS: usize = 1500;
     let served = Origin::serve_text("fine");
@@ -124,7 +124,6 @@ fn small_queues(mode: Mode) {
         totals(&proxy)["connections"].as_u64() == Some(CLIENTS as u64)
     });
     for _ in 0..2 {
-        // What the proxy finds when it goes on are more completions than its queue holds.
         proxy.signal("STOP");
         for client in &mut clients {
             client.send(REQUEST);
@@ -139,6 +138,82 @@ fn small_queues(mode: Mode) {
     drop(clients);
     eventually("all are gone", || totals(&proxy)["connections"] == 0);
     proxy.expect_rest();
+}
+
+/// All wait for the same server, their time is over in the same turn of the sweeper, and all have asked again meanwhile: so many waits for
+/// what has come already are neither one load of the submission queue nor one of the completion queue.
+fn a_crowd_that_is_woken_at_once(mode: Mode) {
+    const CLIENTS: usize = 1500;
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .key("ring_entries = 256")
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\nqueue = {CLIENTS}\nqueue_timeout = \"3s\"\n\
+             server = [{{ address = \"{}\", name = \"a\", max_requests = 1 }}]",
+            origin.address
+        ))
+        .start();
+    let mut first = proxy.connect();
+    first.send(REQUEST);
+    let mut upstream = origin.accept();
+    upstream.request();
+    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| proxy.connect()).collect();
+    eventually("all are in", || {
+        totals(&proxy)["connections"].as_u64() == Some(CLIENTS as u64 + 1)
+    });
+    let since = Instant::now();
+    for client in &mut clients {
+        client.send(REQUEST);
+    }
+    eventually("all wait", || {
+        proxy.upstream()["queue"]["length"].as_u64() == Some(CLIENTS as u64)
+    });
+    proxy.signal("STOP");
+    for client in &mut clients {
+        client.send(REQUEST);
+    }
+    std::thread::sleep(Duration::from_secs(4).saturating_sub(since.elapsed()));
+    proxy.signal("CONT");
+    for _ in 0..2 {
+        for client in &mut clients {
+            assert_eq!(client.response("GET").status, 503);
+        }
+    }
+    upstream.send(ok("fine"));
+    assert_eq!(first.response("GET").text(), "fine");
+    let ring = &totals(&proxy)["ring"];
+    if mode == Mode::Epoll {
+        assert!(ring.is_null(), "{ring}");
+        return;
+    }
+    let figure = |name: &str| ring[name].as_u64().expect("a number");
+    assert!(figure("sq_full") > 0, "{ring}");
+    assert!(figure("cq_overflows") > 0, "{ring}");
+    assert!(figure("completions") > 3 * CLIENTS as u64, "{ring}");
+    assert!(figure("submissions") >= figure("completions"), "{ring}");
+    assert_eq!((figure("cq_lost"), figure("sq_dropped")), (0, 0), "{ring}");
+    let metrics = proxy.page("/metrics");
+    assert!(!metrics.contains("ringlane_ring_cq_overflows_total{shard=\"0\"} 0\n"));
+    assert!(metrics.contains("ringlane_ring_cq_overflows_total{shard=\"0\"} "));
+    proxy.expect_rest();
+}
+
+/// A ring that cannot be looked at has no figures, rather than wrong ones.
+#[test]
+fn a_ring_that_hides_has_no_figures() {
+    if !has_strace("a_ring_that_hides_has_no_figures") {
+        return;
+    }
+    let served = Origin::serve_text("fine");
+    // Of the shard's thread: the first one is its ring.
+    let (config, trace) = with_fault(Mode::Uring, "io_uring_setup:error=ENOMEM:when=2");
+    let mut proxy = config.upstream(&[&served.address], "").start();
+    assert_eq!(proxy.get("/").text(), "fine");
+    assert!(totals(&proxy)["ring"].is_null());
+    assert!(!proxy.page("/metrics").contains("ringlane_ring_"));
+    let trace = proxy.stop_and_read(&trace);
+    assert!(trace.contains("(INJECTED)"), "{trace}");
 }
 
 /// The proxy receives much more at once than a send takes: every write is a short one, and is counted.

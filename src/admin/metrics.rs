@@ -4,6 +4,7 @@ mod health;
 mod memory;
 mod orders;
 mod recent;
+mod rings;
 mod servers;
 mod shards;
 mod upstreams;
@@ -28,6 +29,7 @@ pub(super) fn render(sampler: &Sampler, overview: Option<&Overview>) -> String {
     process(&mut text, view);
     memory::render(&mut text, view);
     shards::render(&mut text, view);
+    rings::render(&mut text, view);
     servers::render(&mut text, view, overview);
     upstreams::render(&mut text, view);
     recent::render(&mut text, sampler);

@@ -13,8 +13,8 @@ use super::traffic::Traffic;
 use crate::health::overview::Overview;
 use crate::net::heap;
 use crate::telemetry::counters::{
-    Counter, FailureKind, OwnAnswers, RetryKind, ServerCounters, ShardCounters, StatusClasses,
-    StickyKind, TimeoutKind, UpstreamCounters,
+    Counter, FailureKind, OwnAnswers, RetryKind, RingCounters, ServerCounters, ShardCounters,
+    StatusClasses, StickyKind, TimeoutKind, UpstreamCounters,
 };
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::histogram::Snapshot;
@@ -270,6 +270,36 @@ struct ShardFigures {
     send_shortages: u64,
     panics: u64,
     access_log_dropped: u64,
+    /// Null with epoll, and where the rings cannot be looked at.
+    ring: Option<RingFigures>,
+}
+
+/// What went through the rings.
+#[derive(Serialize)]
+struct RingFigures {
+    submissions: u64,
+    completions: u64,
+    sq_full: u64,
+    sq_dropped: u64,
+    cq_overflows: u64,
+    cq_lost: u64,
+}
+
+impl RingFigures {
+    /// None unless all are known: a sum without some of them would be wrong.
+    fn new(shards: &[Arc<ShardCounters>]) -> Option<Self> {
+        let sum = |value: fn(&RingCounters) -> u64| -> u64 {
+            shards.iter().map(|shard| value(&shard.ring)).sum()
+        };
+        (sum(|ring| ring.known.get()) == shards.len() as u64).then(|| Self {
+            submissions: sum(|ring| ring.submissions.get()),
+            completions: sum(|ring| ring.completions.get()),
+            sq_full: sum(|ring| ring.sq_full.get()),
+            sq_dropped: sum(|ring| ring.sq_dropped.get()),
+            cq_overflows: sum(|ring| ring.cq_overflows.get()),
+            cq_lost: sum(|ring| ring.cq_lost.get()),
+        })
+    }
 }
 
 impl ShardFigures {
@@ -307,6 +337,7 @@ impl ShardFigures {
             send_shortages: sum(|shard| shard.send_shortages.get()),
             panics: sum(|shard| shard.panics.get()),
             access_log_dropped: sum(|shard| shard.access_log_dropped.get()),
+            ring: RingFigures::new(shards),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! and there are as many
 //! as there will be shards, so that a refusal for memory shows here and not in a shard.
 
+pub mod header;
+
 use std::io;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
@@ -143,9 +145,11 @@ fn try_rings(wanted: u32, shards: usize) -> Result<Driver, String> {
 
 /// All at once: locked memory is counted for the user, not for each ring.
 fn build(flags: Flags, entries: u32, shards: usize) -> io::Result<Vec<IoUring>> {
-    (0..shards)
-        .map(|_| flags.builder(entries).build(entries))
-        .collect()
+    header::alone(|| {
+        (0..shards)
+            .map(|_| flags.builder(entries).build(entries))
+            .collect()
+    })
 }
 
 /// The runtime needs these operations, and a wait with timeout in the enter call (`IORING_FEAT_EXT_ARG`, Linux 5.11 and 5.10.162).

@@ -1,5 +1,6 @@
 //! One thread per core: its runtime, its listeners, its sweeper.
 
+pub mod ring_watch;
 pub mod sweeper;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::exchange::rate::Buckets;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener, Waiting};
 use crate::net::ring::Driver;
+use crate::net::ring::header::{self, Header};
 use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clients::{Clients, Placement};
@@ -28,6 +30,8 @@ use crate::telemetry::counters::{AllCounters, ShardCounters};
 use crate::telemetry::memory::Memory;
 use crate::upstream::resolve::Places;
 use crate::upstream::watch::Source;
+
+use self::ring_watch::RingWatch;
 
 /// Pause before a shard that died is started again, so that one which dies at once does not spin.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -132,15 +136,19 @@ fn run(
         },
     ));
     let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
-    let serving = serve(common, &lane, listeners, std::mem::take(waiting));
+    let waited = std::mem::take(waiting);
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
             let builder = RuntimeBuilder::<IoUringDriver>::new()
                 .uring_builder(flags.builder(*entries))
                 .with_entries(*entries);
-            drive(builder.build(), serving)
+            let (runtime, header) = header::observed(|| builder.build());
+            drive(runtime, serve(common, &lane, listeners, waited, header))
         }
-        Driver::Epoll { .. } => drive(RuntimeBuilder::<LegacyDriver>::new().build(), serving),
+        Driver::Epoll { .. } => drive(
+            RuntimeBuilder::<LegacyDriver>::new().build(),
+            serve(common, &lane, listeners, waited, None),
+        ),
     };
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
@@ -181,7 +189,9 @@ async fn serve(
     lane: &Rc<Lane>,
     listeners: Vec<TcpListener>,
     waiting: Vec<Waiting>,
+    header: Option<Header>,
 ) -> io::Result<()> {
+    let ring = header.map(|header| RingWatch::new(header, &lane.counters));
     accept::resume(lane, waiting, &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
     let mut opened = Vec::with_capacity(listeners.len());
@@ -203,7 +213,7 @@ async fn serve(
     }
     let mut doors = Doors::new(opened);
     let close = |ticks| doors.close(ticks, lane, &common.counters);
-    sweeper::run(lane, &common.draining, close).await
+    sweeper::run(lane, ring.as_ref(), &common.draining, close).await
 }
 
 /// The shards' counters, by shard number.

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::ring_watch::RingWatch;
 use crate::exchange::lane::Lane;
 use crate::net::deadline::TICK;
 use crate::net::timer::Interval;
@@ -19,6 +20,7 @@ const POOL_TICKS: u32 = 10;
 /// In debug builds, when a test asked for it.
 pub async fn run(
     lane: &Rc<Lane>,
+    ring: Option<&RingWatch>,
     draining: &AtomicBool,
     mut close: impl FnMut(u32) -> bool,
 ) -> io::Result<()> {
@@ -28,8 +30,10 @@ pub async fn run(
     loop {
         let ticks = interval.tick().await?;
         lane.counters.sweeps.inc();
+        ring.inspect(|ring| ring.begin());
         lane.deadlines.sweep(ticks);
         lane.sweep_groups();
+        ring.inspect(|ring| ring.end());
         lane.update_date();
         if let Some(memory) = &lane.memory {
             memory.look(lane);

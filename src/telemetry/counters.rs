@@ -177,6 +177,8 @@ pub struct ShardCounters {
     pub refused_descriptors: Counter,
     /// Connections by client address; counted only where `connections_per_client` is set.
     pub clients: Clients,
+    /// What its ring went through; only where [`RingCounters::known`].
+    pub ring: RingCounters,
     /// Turns of the sweeper. One that stands still tells that the shard is stuck.
     pub sweeps: Counter,
     /// By flat server index: all servers of all upstreams, in the order of the configuration.
@@ -224,6 +226,7 @@ impl ShardCounters {
             refused_clients: Counter::default(),
             refused_descriptors: Counter::default(),
             clients: Clients::default(),
+            ring: RingCounters::default(),
             sweeps: Counter::default(),
             servers: (0..servers).map(|_| ServerCounters::default()).collect(),
             upstreams: (0..upstreams)
@@ -239,6 +242,7 @@ impl ShardCounters {
         let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
         self.cpu.store(cpu.unwrap_or(Self::NOT_PINNED), Relaxed);
         for gauge in [
+            &self.ring.known,
             &self.connections,
             &self.active,
             &self.tunnels,
@@ -277,6 +281,25 @@ impl ShardCounters {
     pub fn running_thread(&self) -> Option<u32> {
         Some(self.thread_id.load(Relaxed)).filter(|id| *id != 0)
     }
+}
+
+/// What went through a shard's ring, as its sweeper finds it ten times a second.
+#[derive(Debug, Default)]
+pub struct RingCounters {
+    /// 1 when the figures can be had.
+    pub known: Gauge,
+    /// Submissions that the kernel took.
+    pub submissions: Counter,
+    /// Completions that the kernel queued.
+    pub completions: Counter,
+    /// Turns of the sweeper's in which the submission queue was full, so that it had to be submitted in between.
+    pub sq_full: Counter,
+    /// Submissions that the kernel dropped as invalid.
+    pub sq_dropped: Counter,
+    /// Turns of the sweeper's that found completions waiting in the kernel because the completion queue was full.
+    pub cq_overflows: Counter,
+    /// Completions lost for a full completion queue.
+    pub cq_lost: Counter,
 }
 
 /// What one shard counts about one server.
