@@ -252,6 +252,10 @@ fn tcp(tcp: &Tcp, fast_open: Option<String>) -> String {
     let size = |bytes: usize| Size(bytes as u64);
     let parts = [
         fast_open,
+        tcp.tcp_keepalive
+            .map(|idle| format!("keepalive after {}", Span(idle))),
+        tcp.tcp_user_timeout
+            .map(|limit| format!("unacknowledged for at most {}", Span(limit))),
         tcp.busy_poll_us
             .map(|microseconds| format!("busy poll {microseconds} us")),
         tcp.recv_buffer

@@ -349,6 +349,8 @@ static LISTEN: Section = Section {
         number("backlog", 1, 1 << 20).default(Value::Number(4096)),
         duration("defer_accept", MILLISECOND, HOUR).or("off"),
         number("fast_open", 1, 65535).or("off"),
+        TCP_KEEPALIVE,
+        TCP_USER_TIMEOUT,
         BUSY_POLL_US,
         RECV_BUFFER,
         SEND_BUFFER,
@@ -407,6 +409,8 @@ static UPSTREAM: Section = Section {
         )
         .default(Value::Nothing),
         flag("fast_open", false),
+        TCP_KEEPALIVE,
+        TCP_USER_TIMEOUT,
         BUSY_POLL_US,
         RECV_BUFFER,
         SEND_BUFFER,
@@ -509,6 +513,10 @@ const STATUSES_RULE: &str = "codes, classes and ranges such as \"200,3xx,401-403
 const NAME_RULE: &str = "1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"";
 
 // Socket options that listeners and upstreams share. "off" leaves the kernel's own value.
+const TCP_KEEPALIVE: Key = duration("tcp_keepalive", SECOND, HOUR)
+    .or("off")
+    .default(Value::Duration(seconds(60)));
+const TCP_USER_TIMEOUT: Key = duration("tcp_user_timeout", SECOND, DAY).or("off");
 const BUSY_POLL_US: Key = number("busy_poll_us", 1, 100_000).or("off");
 const RECV_BUFFER: Key = size("recv_buffer", 4 * KIB, GIB).or("off");
 const SEND_BUFFER: Key = size("send_buffer", 4 * KIB, GIB).or("off");

@@ -57,6 +57,8 @@ fn listen(table: &Reader<'_>) -> Option<Spanned<Listen>> {
 /// The socket options that listeners and upstreams share.
 pub(super) fn tcp(table: &Reader<'_>) -> Tcp {
     Tcp {
+        tcp_keepalive: table.duration_or_word("tcp_keepalive"),
+        tcp_user_timeout: table.duration_or_word("tcp_user_timeout"),
         busy_poll_us: table
             .number_or_word("busy_poll_us")
             .map(|microseconds| microseconds as u32),

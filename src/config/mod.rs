@@ -280,6 +280,10 @@ pub struct Forward {
 /// Options of a TCP socket that a listener and an upstream share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
+    /// How long a connection is silent before the peer is asked whether it is still there (`SO_KEEPALIVE`, `TCP_KEEPIDLE`).
+    pub tcp_keepalive: Option<Duration>,
+    /// How long what was sent may stay unacknowledged (`TCP_USER_TIMEOUT`).
+    pub tcp_user_timeout: Option<Duration>,
     /// `SO_BUSY_POLL`, microseconds.
     pub busy_poll_us: Option<u32>,
     /// `SO_RCVBUF`, bytes.

@@ -4,9 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 
 use crate::config::Tcp;
+
+/// Unanswered questions after which a peer has vanished.
+const KEEPALIVE_QUESTIONS: u32 = 4;
 
 /// A socket option could not be set: which one, and why.
 #[derive(Debug)]
@@ -38,6 +41,12 @@ pub fn set_tcp(fd: BorrowedFd<'_>, tcp: &Tcp) -> Result<(), OptionError> {
     if let Some(bytes) = tcp.send_buffer {
         named("send_buffer", socket.set_send_buffer_size(bytes))?;
     }
+    if let Some(idle) = tcp.tcp_keepalive {
+        named("tcp_keepalive", socket.set_tcp_keepalive(&keepalive(idle)))?;
+    }
+    if let Some(limit) = tcp.tcp_user_timeout {
+        named("tcp_user_timeout", socket.set_tcp_user_timeout(Some(limit)))?;
+    }
     if let Some(us) = tcp.busy_poll_us {
         named(
             "busy_poll_us",
@@ -48,6 +57,17 @@ pub fn set_tcp(fd: BorrowedFd<'_>, tcp: &Tcp) -> Result<(), OptionError> {
         named("congestion", socket.set_tcp_congestion(name.as_bytes()))?;
     }
     Ok(())
+}
+
+/// After `idle` without a byte, four questions in the same time again: who has vanished is found after twice `idle`. In whole seconds,
+/// rounded up (tcp(7)).
+fn keepalive(idle: Duration) -> TcpKeepalive {
+    let seconds = idle.as_millis().div_ceil(1000).max(1) as u64;
+    let interval = seconds.div_ceil(u64::from(KEEPALIVE_QUESTIONS));
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(seconds))
+        .with_interval(Duration::from_secs(interval))
+        .with_retries(KEEPALIVE_QUESTIONS)
 }
 
 /// Whether the process may set these options on the sockets that it will open: some take privileges or a module of the kernel.
