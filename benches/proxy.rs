@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringlane::config::Config;
 use ringlane::origin;
-use ringlane::server::Server;
+use ringlane::server::{Server, TERMINAL_SIGNALS};
 
 /// A stuck exchange fails the bench instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ fn start() -> SocketAddr {
          [[upstream]]\nname = \"a\"\nserver = [ {{ address = \"{origin}\" }} ]\n"
     );
     let config = Config::parse(&config, "bench").expect("a valid configuration");
-    let server = Server::start(config).expect("a server");
+    let server = Server::start(config, &TERMINAL_SIGNALS).expect("a server");
     let proxy = server.listening()[0];
     std::thread::spawn(move || {
         server.wait();

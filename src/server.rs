@@ -2,6 +2,7 @@
 
 mod health;
 
+use std::ffi::c_int;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::health::Health;
@@ -26,6 +27,10 @@ use crate::telemetry::memory::Memory;
 use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
+/// What a service heeds. SIGHUP, which asks services to read their configuration again, must not end it.
+const SERVICE_SIGNALS: [c_int; 3] = [SIGTERM, SIGINT, SIGHUP];
+/// What a program in a terminal heeds. SIGHUP ends it with the terminal.
+pub const TERMINAL_SIGNALS: [c_int; 2] = [SIGTERM, SIGINT];
 /// How long the last lines of the access log may take.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -48,6 +53,7 @@ fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartE
 /// What the waiting thread is told.
 enum Event {
     Signal,
+    Hangup,
     ShardEnded,
 }
 
@@ -65,7 +71,7 @@ pub struct Server {
 
 /// Runs the proxy until a signal ends it. The exit code is 0 after a complete drain.
 pub fn run(config: Config) -> ExitCode {
-    match Server::start(config) {
+    match Server::start(config, &SERVICE_SIGNALS) {
         Ok(server) => server.wait(),
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -76,7 +82,8 @@ pub fn run(config: Config) -> ExitCode {
 
 impl Server {
     /// Opens everything and starts all threads. When it fails nothing is left running but threads that end with the process.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// `signals` are those that it heeds.
+    pub fn start(config: Config, signals: &[c_int]) -> Result<Self, StartError> {
         let seats = seats(&config)?;
         raise_descriptor_limit(&config, seats.len());
         process::lift_locked_memory_limit();
@@ -138,7 +145,7 @@ impl Server {
             listen: listen_again,
         });
         let (events, received) = mpsc::channel();
-        watch_signals(events.clone())?;
+        watch_signals(signals, events.clone())?;
         for seat in &seats {
             let ended = events.clone();
             let own = listeners.remove(0);
@@ -198,6 +205,9 @@ impl Server {
         while running > 0 {
             match self.next_event(deadline) {
                 Ok(Event::ShardEnded) => running -= 1,
+                Ok(Event::Hangup) => tracing::warn!(
+                    "SIGHUP, but there is no reload yet; restart to use a changed configuration"
+                ),
                 Ok(Event::Signal) if deadline.is_none() => deadline = Some(self.drain()),
                 Ok(Event::Signal) => {
                     tracing::warn!("second signal; ending at once");
@@ -479,12 +489,17 @@ fn report(driver: &Driver) -> IoReport {
     }
 }
 
-fn watch_signals(events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| failed("signals cannot be watched", error))?;
+fn watch_signals(signals: &[c_int], events: mpsc::Sender<Event>) -> Result<(), StartError> {
+    let mut signals =
+        Signals::new(signals).map_err(|error| failed("signals cannot be watched", error))?;
     let watch = move || {
-        for _ in signals.forever() {
-            if events.send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP {
+                Event::Hangup
+            } else {
+                Event::Signal
+            };
+            if events.send(event).is_err() {
                 return;
             }
         }

@@ -5,7 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, in_each_mode, ok, took_about};
+use support::{
+    Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, eventually, in_each_mode, ok, took_about,
+};
 
 in_each_mode!(
     running_exchange_is_finished,
@@ -17,6 +19,7 @@ in_each_mode!(
     exit_without_any_traffic,
     tunnel_ends_with_the_timeout,
     steady_load_loses_nothing,
+    a_hangup_ends_nothing,
 );
 
 fn start(mode: Mode, shutdown_timeout: &str) -> (Proxy, Origin) {
@@ -193,6 +196,25 @@ fn exit_without_any_traffic(mode: Mode) {
 
 /// Clients that ask all the time while the proxy stops: each answer that begins is complete, and a request without one was not
 /// acted on, or its connection was closed between two requests, which any client of persistent connections must expect.
+/// There is no reload yet; to take the signal for an end would be the worst answer.
+fn a_hangup_ends_nothing(mode: Mode) {
+    let (mut proxy, origin) = start(mode, "10s");
+    let (mut client, mut upstream) = running(&proxy, &origin);
+    for times in 1..=2 {
+        proxy.signal("HUP");
+        eventually("the log says so", || {
+            let log = proxy.log();
+            let said = |line: &&String| line.contains("WARN") && line.contains("no reload yet");
+            log.iter().filter(said).count() == times
+        });
+    }
+    upstream.send("world");
+    client.expect("world");
+    proxy.signal("TERM");
+    client.expect_close();
+    expect_exit_0(&mut proxy);
+}
+
 fn steady_load_loses_nothing(mode: Mode) {
     let served = Origin::serve_text("fine");
     let mut proxy = Config::new(mode)

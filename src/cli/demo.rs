@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::{Complaint, Config};
 use crate::origin;
-use crate::server::Server;
+use crate::server::{Server, TERMINAL_SIGNALS};
 use clap::Args;
 
 /// Names of the origins, and the ports they take when those are free.
@@ -43,7 +43,7 @@ fn start(args: &DemoArgs) -> Result<Server, String> {
     }
     let text = config_text(args, &origins);
     let config = Config::parse(&text, "demo").map_err(|complaints| join(&complaints))?;
-    let server = Server::start(config).map_err(|error| error.to_string())?;
+    let server = Server::start(config, &TERMINAL_SIGNALS).map_err(|error| error.to_string())?;
     print!("{}", guide(&server, &origins));
     Ok(server)
 }
