@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Config, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, QUIET, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
     closed_while_waiting,
@@ -17,6 +17,8 @@ in_each_mode!(
     half_closed_client_is_asked_once_in_all_attempts,
     half_closed_client_with_a_pipeline,
     half_closed_client_of_http_1_0,
+    closed_while_connecting,
+    half_closed_while_connecting,
     checks_can_be_turned_off,
     checks_can_be_rarer,
 );
@@ -207,6 +209,65 @@ fn half_closed_client_of_http_1_0(mode: Mode) {
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
     client.expect_close();
+}
+
+/// Servers that nobody can connect to.
+type Holes = [(Origin, Vec<Wire>); 3];
+
+/// A proxy before such servers.
+fn before_black_holes(mode: Mode, connect_timeout: &str) -> (Proxy, Holes) {
+    let holes = [(); 3].map(|()| Origin::black_hole());
+    let servers = holes.each_ref().map(|(origin, _)| origin.address.as_str());
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(
+            &servers,
+            &format!("connect_timeout = \"{connect_timeout}\""),
+        )
+        .start();
+    (proxy, holes)
+}
+
+/// Connections to servers that are open or being opened.
+fn connecting(proxy: &Proxy) -> u64 {
+    let servers = proxy.upstream()["servers"].clone();
+    let servers = servers.as_array().expect("a list").iter();
+    servers.filter_map(|server| server["open"].as_u64()).sum()
+}
+
+/// Not even attempts that follow one another in haste put the look off.
+fn closed_while_connecting(mode: Mode) {
+    for connect_timeout in ["20s", "400ms"] {
+        for leaves in [Leaves::Close, Leaves::Reset] {
+            let (proxy, _holes) = before_black_holes(mode, connect_timeout);
+            for request in [
+                GET,
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello",
+            ] {
+                let mut client = proxy.connect();
+                client.send(request);
+                eventually("it connects", || connecting(&proxy) == 1);
+                let since = leaves.leave(client);
+                eventually("it is given up", || connecting(&proxy) == 0);
+                let took = since.elapsed();
+                // The status page tells it a little later.
+                assert!(took < Duration::from_millis(1500), "after {took:?}");
+            }
+            let status: serde_json::Value =
+                serde_json::from_str(&proxy.page("/lb/status")).expect("JSON");
+            let answers = &status["totals"]["own_answers"];
+            assert_eq!(*answers, serde_json::json!({}), "nobody was there");
+        }
+    }
+}
+
+fn half_closed_while_connecting(mode: Mode) {
+    let (proxy, _holes) = before_black_holes(mode, "800ms");
+    let mut client = proxy.connect();
+    client.send(GET);
+    client.finish_sending();
+    client.expect(QUESTION);
+    assert_eq!(client.response("GET").status, 504);
 }
 
 fn checks_can_be_turned_off(mode: Mode) {

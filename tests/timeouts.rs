@@ -5,7 +5,6 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use socket2::SockAddr;
 use support::{Config, Mode, Origin, Proxy, Wire, all_at_once, in_each_mode, ok, took_about};
 
 in_each_mode!(each_timeout, what_makes_progress_is_not_overdue,);
@@ -216,23 +215,8 @@ fn idle_tunnel(mode: Mode) {
     took_about(since, SET);
 }
 
-/// A listener whose queue is full: Linux drops each further SYN. The connections that fill it must live as long as that is to last.
-fn black_hole() -> (Origin, Vec<Wire>) {
-    let origin = Origin::bind_with_backlog("127.0.0.1:0", 0);
-    let address: std::net::SocketAddr = origin.address.parse().expect("an address");
-    let mut fillers = Vec::new();
-    loop {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-            .expect("a socket");
-        match socket.connect_timeout(&SockAddr::from(address), Duration::from_millis(200)) {
-            Ok(()) => fillers.push(Wire::new(socket)),
-            Err(_) => return (origin, fillers),
-        }
-    }
-}
-
 fn origin_that_does_not_accept(mode: Mode) {
-    let (origin, _fillers) = black_hole();
+    let (origin, _fillers) = Origin::black_hole();
     let proxy = Config::new(mode)
         .upstream(
             &[&origin.address],
@@ -246,7 +230,7 @@ fn origin_that_does_not_accept(mode: Mode) {
 }
 
 fn next_server_after_connect_timeout(mode: Mode) {
-    let (origin, _fillers) = black_hole();
+    let (origin, _fillers) = Origin::black_hole();
     let served = Origin::serve_text("alive");
     let proxy = Config::new(mode)
         .upstream(

@@ -339,12 +339,19 @@ async fn connect(
     let server = &group.servers[index];
     lane.counters.new_upstream.inc();
     client.deadline.set(Slot::Response, group.connect_ticks);
-    let connected = client
-        .deadline
-        .guard(Slot::Response, group.connect(index, lane.deadlines.now()))
-        .await;
+    client.presence.go_on(lane, client);
+    let connecting = group.connect(index, lane.deadlines.now());
+    let mut connecting = pin!(client.deadline.guard(Slot::Response, connecting));
+    let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Ready(connected) => Poll::Ready(Ok(connected)),
+        Poll::Pending if client.presence.is_gone(lane, client) => {
+            Poll::Ready(Err(Failure::ClientGone))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
     client.deadline.clear(Slot::Response);
-    match connected {
+    match connected? {
         Ok(Ok(connection)) => {
             lane.server(server.id).connects.inc();
             Ok(connection)

@@ -42,6 +42,13 @@ impl Presence {
         }
     }
 
+    /// Begins to watch unless the watch runs: attempts that follow one another in haste must not put the next look off.
+    pub fn go_on(&self, lane: &Lane, client: &Client) {
+        if !self.watches.get() {
+            self.begin(lane, client);
+        }
+    }
+
     /// Ends the watch: something else needs the request slot.
     pub fn end(&self, client: &Client) {
         self.watches.set(false);
