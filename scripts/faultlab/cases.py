@@ -114,10 +114,13 @@ def lose(percent):
 
 # Clients that go -------------------------------------------------------------------------------------------------------------------
 
-WAITING, UPLOADING, IDLE = 8, 6, 6
+WAITING, UPLOADING, IDLE, TUNNELS = 8, 6, 6, 6
 LONG_WAIT = b"GET /wait/60000 HTTP/1.1\r\nHost: a.example\r\n\r\n"
 HALF_UPLOAD = b"POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nhalf"
+TUNNEL = b"GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
 PATIENT = Settings(response="30s")
+# Nothing but the kernel's questions finds a client that has vanished: the first after a second, four of them, a second apart.
+ASKING = Settings(client="30s", response="30s", tunnel="30s", keepalive="1s", keepalive_interval="1s")
 
 
 def crowd(lab):
@@ -189,11 +192,31 @@ def crowd_resets(lab):
 def crowd_vanishes(lab):
     """No segment of the crowd's leaves or arrives any more; then its processes end."""
     crowd(lab)
+    vanish(lab, 6)
+
+
+def resting_crowd_vanishes(lab):
+    """The same with clients at the end of resting tunnels beside it, where the proxy makes tunnels."""
+    crowd(lab)
+
+    def connect():
+        tunnels = [socket.create_connection((labs.PROXY, labs.PORT), timeout=5, source_address=(labs.GOING, 0)) for _ in range(TUNNELS)]
+        for one in tunnels:
+            one.sendall(TUNNEL)
+            one.recv(4096)
+        return tunnels
+
+    lab.crowd += lab.network.call("client", connect)
+    vanish(lab, 10)
+
+
+def vanish(lab, seconds):
+    """Cuts the crowd off and ends it; waits for so long that its requests end."""
     lab.network.drop("client", "output", f"ip saddr {labs.GOING}")
     lab.network.drop("client", "input", f"ip daddr {labs.GOING}")
     for one in lab.crowd:
         one.close()
-    freed(lab, 6)
+    freed(lab, seconds)
 
 
 def judge_freed(limit):
@@ -406,6 +429,16 @@ CASES = [
         settings=Settings(response="1500ms"),
         page=page_idle,
         seconds=(2.5, 0.5),
+    ),
+    Case(
+        "clients vanish at rest",
+        "the same and 6 tunnels, with 30 s for everything and `tcp_keepalive` of 1 s",
+        resting_crowd_vanishes,
+        open_again,
+        judge=judge_freed(6.5),
+        settings=ASKING,
+        page=page_idle,
+        seconds=(1.0, 0.5),
     ),
     Case("clients half-close", "5 clients finish sending and wait", crowd_half_closes, judge=judge_answers, settings=PATIENT, seconds=(0.1, 0.3), quick=True),
     Case(

@@ -24,6 +24,10 @@ class Settings:
     connect: str = "500ms"
     # For a server's answer, and each piece of it.
     response: str = "1s"
+    tunnel: str = "3s"
+    # Silence after which the kernel asks a client whether it is there, and the time between its four questions.
+    keepalive: str = "1m"
+    keepalive_interval: str = "15s"
     check_interval: str = "500ms"
     check_fast: str = "250ms"
     check_timeout: str = "500ms"
@@ -87,6 +91,7 @@ tunnel_idle = "{settings.tunnel}"
 served_by = true
 [[listen]]
 address = "{place.address}:{place.port}"
+tcp_keepalive = "{settings.keepalive}"
 [[upstream]]
 name = "app"
 server = [{servers}]
@@ -155,7 +160,7 @@ http {{
         keepalive 32;
     }}
     server {{
-        listen {place.address}:{place.port};
+        listen {place.address}:{place.port} so_keepalive={settings.keepalive}:{settings.keepalive_interval}:4;
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
@@ -200,6 +205,10 @@ defaults
     timeout server {settings.response}
     timeout check {settings.check_timeout}
     timeout tunnel {settings.tunnel}
+    option clitcpka
+    clitcpka-idle {settings.keepalive}
+    clitcpka-intvl {settings.keepalive_interval}
+    clitcpka-cnt 4
     option abortonclose
 frontend clients
     bind {place.address}:{place.port}
