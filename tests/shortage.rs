@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,10 +15,12 @@ use support::{
 in_each_mode!(
     the_status_page_outlives_the_descriptors,
     descriptors_of_upstream_connections,
+    descriptors_of_a_shard_that_starts_again,
     small_queues,
     a_crowd_that_is_woken_at_once,
     small_socket_buffers,
     stopped_and_continued,
+    stopped_for_longer_than_a_timeout,
     calls_that_fail,
     sends_without_memory,
     sends_that_never_get_memory,
@@ -107,6 +111,66 @@ fn descriptors_of_upstream_connections(mode: Mode) {
         assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
     }
     assert_eq!(answered as u64, clients.len() as u64 - missed);
+}
+
+/// A shard that died finds no descriptor for its ring. It tries until there is one, and touches no descriptor that is not its own.
+fn descriptors_of_a_shard_that_starts_again(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode)
+        .faults()
+        .key("shards = 1")
+        .upstream(&[&served.address], "")
+        .start();
+    assert_eq!(proxy.connect().get("/").text(), "fine");
+    let mut wire = proxy.connect();
+    assert_eq!(wire.get("/").text(), "fine");
+    // What the dead shard gives back is enough for the listener, which the process opened first, and no more.
+    let listener = sockets(&proxy).min().expect("a listener");
+    let before = limit_descriptors(&proxy, Some(listener + 1));
+    wire.send("GET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it cannot be started", || {
+        let log = proxy.log();
+        log.iter().any(|line| line.contains("cannot be built"))
+    });
+    limit_descriptors(&proxy, before);
+    limit_descriptors(&proxy, before);
+    eventually("it is started again", || {
+        is_served(&proxy).is_ok_and(|served| served)
+    });
+}
+
+/// Whether a request gets its answer.
+fn is_served(proxy: &Proxy) -> io::Result<bool> {
+    let mut client = TcpStream::connect(proxy.addresses[0])?;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer)?;
+    Ok(answer.ends_with("fine"))
+}
+
+/// The numbers of the proxy's sockets.
+fn sockets(proxy: &Proxy) -> impl Iterator<Item = u64> {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("proc(5)");
+    folder.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let target = std::fs::read_link(&path).ok()?;
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        target.to_str()?.starts_with("socket:").then_some(number)
+    })
+}
+
+/// Sets the proxy's limit of descriptors and gives what it was.
+fn limit_descriptors(proxy: &Proxy, limit: Option<u64>) -> Option<u64> {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: limit,
+        maximum,
+    };
+    let pid = Pid::from_raw(proxy.pid() as i32);
+    prlimit(pid, Resource::Nofile, limit)
+        .expect("may be set")
+        .current
 }
 
 /// Many more connections than the rings have entries, all with something to say when the proxy goes on.
@@ -257,6 +321,27 @@ fn stopped_and_continued(mode: Mode) {
     }
     assert_eq!(totals(&proxy)["panics"], 0);
     proxy.expect_rest();
+}
+
+/// Answers that came in time are passed on, although the proxy gets to read them late.
+fn stopped_for_longer_than_a_timeout(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .key("shards = 1")
+        .upstream(&[&origin.address], "response_header_timeout = \"500ms\"")
+        .start();
+    let mut pairs: Vec<(Wire, Wire)> = (0..100).map(|_| proxy.reach(&origin)).collect();
+    proxy.signal("STOP");
+    // Behind a tick of the proxy's clock.
+    std::thread::sleep(Duration::from_millis(150));
+    for (_, upstream) in &mut pairs {
+        upstream.send(ok("fine"));
+    }
+    std::thread::sleep(Duration::from_millis(1300));
+    proxy.signal("CONT");
+    for (client, _) in &mut pairs {
+        assert_eq!(client.response("GET").text(), "fine");
+    }
 }
 
 /// Whether strace(1) can have calls fail here: it is on the machine, and tracing is allowed.

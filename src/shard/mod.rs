@@ -3,9 +3,10 @@
 pub mod ring_watch;
 pub mod sweeper;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -135,27 +136,28 @@ fn run(
             queues_sends: matches!(common.driver, Driver::Uring { .. }),
         },
     ));
-    let descriptors: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
-    let waited = std::mem::take(waiting);
+    let opened = RefCell::default();
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
             let builder = RuntimeBuilder::<IoUringDriver>::new()
                 .uring_builder(flags.builder(*entries))
                 .with_entries(*entries);
             let (runtime, header) = header::observed(|| builder.build());
-            drive(runtime, serve(common, &lane, listeners, waited, header))
+            let serving = serve(common, &lane, listeners, &opened, waiting, header);
+            drive(runtime, serving)
         }
         Driver::Epoll { .. } => drive(
             RuntimeBuilder::<LegacyDriver>::new().build(),
-            serve(common, &lane, listeners, waited, None),
+            serve(common, &lane, listeners, &opened, waiting, None),
         ),
     };
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
-        waiting.extend(descriptors.into_iter().flat_map(listener::salvage));
+        waiting.extend(opened.take().into_iter().flat_map(listener::salvage));
         for fd in lane.deadlines.descriptors() {
             listener::abandon(fd);
         }
+        lane.close_pools();
         std::mem::forget(lane);
     }
     ran
@@ -183,20 +185,22 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "panic".to_owned())
 }
 
-/// A shard's main task: starts accepting, then sweeps until the shard has drained.
+/// A shard's main task: starts accepting, then sweeps until the shard has drained. `opened` gets the listeners that the runtime then owns.
 async fn serve(
     common: &Arc<Common>,
     lane: &Rc<Lane>,
     listeners: Vec<TcpListener>,
-    waiting: Vec<Waiting>,
+    opened: &RefCell<Vec<RawFd>>,
+    waiting: &mut Vec<Waiting>,
     header: Option<Header>,
 ) -> io::Result<()> {
     let ring = header.map(|header| RingWatch::new(header, &lane.counters));
-    accept::resume(lane, waiting, &common.counters);
+    accept::resume(lane, std::mem::take(waiting), &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
-    let mut opened = Vec::with_capacity(listeners.len());
+    let mut all = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = Rc::new(Listener::new(listener, nonblocking)?);
+        opened.borrow_mut().push(listener.as_raw_fd());
         for _ in 0..common.config.io.accepts {
             let task = accept::run(
                 Rc::clone(lane),
@@ -209,9 +213,9 @@ async fn serve(
                 }
             }));
         }
-        opened.push(listener);
+        all.push(listener);
     }
-    let mut doors = Doors::new(opened);
+    let mut doors = Doors::new(all);
     let close = |ticks| doors.close(ticks, lane, &common.counters);
     sweeper::run(lane, ring.as_ref(), &common.draining, close).await
 }
