@@ -9,6 +9,9 @@ use crate::exchange::lane::Lane;
 use crate::net::deadline::TICK;
 use crate::net::timer::Interval;
 
+/// The clock goes on by a second at most between two sweeps: what peers sent while the shard stood still is yet to be read, and their time
+/// must not be over before that.
+const TICKS_MAX: u32 = 10;
 /// Ticks between two looks at the pools: one second.
 const POOL_TICKS: u32 = 10;
 
@@ -31,7 +34,7 @@ pub async fn run(
         let ticks = interval.tick().await?;
         lane.counters.sweeps.inc();
         ring.inspect(|ring| ring.begin());
-        lane.deadlines.sweep(ticks);
+        lane.deadlines.sweep(ticks.min(TICKS_MAX));
         lane.sweep_groups();
         ring.inspect(|ring| ring.end());
         lane.update_date();
