@@ -259,8 +259,10 @@ fn answers_are_judged_by_status_body_and_form() {
     // The text lies across two reads of 4 KiB.
     let head = "HTTP/1.1 200 OK\r\n\r\n";
     let across = format!("{head}{}ready", "x".repeat(4094 - head.len()));
+    let long_interims = format!("{}{OK}", "HTTP/1.1 100 Continue\r\n\r\n".repeat(2000));
     let plain = plain_http;
     let cases = [
+        (&*long_interims, plain(), Cause::NotHttp),
         (OK, plain(), Cause::ProbeOk),
         ("HTTP/1.0 302 Found\r\n\r\n", plain(), Cause::ProbeOk),
         (
@@ -461,6 +463,34 @@ fn hundreds_of_silent_servers_do_not_delay_the_others() {
     assert!(started.elapsed() < ms(1000), "{:?}", started.elapsed());
     wait_for_state(&monitor, 0, State::Down);
     assert_eq!(entry(&monitor, 0).cause, Cause::Timeout);
+}
+
+#[test]
+fn interim_responses_without_end_hold_up_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let flooding = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let interims = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000);
+            // Not for ever, so that a monitor that reads it all fails the test instead of hanging it.
+            let end = Instant::now() + Duration::from_secs(4);
+            thread::spawn(move || {
+                while Instant::now() < end && stream.write_all(interims.as_bytes()).is_ok() {}
+            });
+        }
+    });
+    let origin = Origin::new(OK);
+    let servers = vec![at(flooding), origin.locate()];
+    let (monitor, ..) = start(probed(servers, fast_check(plain_http())), 1);
+    let started = Instant::now();
+    wait_for_state(&monitor, 0, State::Down);
+    wait_for("probes of the other", || origin.requests().len() > 10);
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(entry(&monitor, 0).cause, Cause::NotHttp);
 }
 
 #[test]

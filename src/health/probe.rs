@@ -15,7 +15,7 @@ use crate::net::connect::{Address, connect_stream};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::source::is_out_of_ports;
 
-/// Bytes of a response head that are read.
+/// Bytes of a response head that are read, those of interim responses before it included.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Fields of a response head that are read.
 const HEADERS_MAX: usize = 128;
@@ -176,15 +176,20 @@ impl<S: AsyncReadRent + AsyncWriteRent> Answer<S> {
 
     /// The status of the final response and how its body ends. Takes the head off what has been received.
     async fn head(&mut self, method: &Method) -> Result<(u16, Framing), Cause> {
+        let mut room = HEAD_BYTES_MAX;
         loop {
             // From the start each time, also for a byte: HEAD_BYTES_MAX keeps that to a few times what the reads cost.
             match parse_head(&self.received, method)? {
-                Some((bytes, 100..=199, _)) => drop(self.received.drain(..bytes)),
+                // Reads that need not wait do not look at the deadline: interim responses without end would hold up the thread.
+                Some((bytes, 100..=199, _)) => {
+                    self.received.drain(..bytes);
+                    room = room.checked_sub(bytes).ok_or(Cause::NotHttp)?;
+                }
                 Some((bytes, status, framing)) => {
                     self.received.drain(..bytes);
                     return Ok((status, framing));
                 }
-                None if self.received.len() >= HEAD_BYTES_MAX => return Err(Cause::NotHttp),
+                None if self.received.len() >= room => return Err(Cause::NotHttp),
                 None if self.read().await? == 0 => return Err(Cause::Closed),
                 None => {}
             }
