@@ -36,6 +36,8 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// Room for the next bytes of a head that did not come whole.
 const HEAD_STEP_BYTES: usize = 4 * 1024;
+/// Pipelined requests of one connection that are served before others have their turn.
+const TURN_REQUESTS: u64 = 16;
 
 /// Serves a connection until it ends.
 #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every idle connection
@@ -121,10 +123,24 @@ async fn active(lane: &Lane, client: &Client) -> After {
         if after != After::KeepAlive {
             return after;
         }
-        if client.pending.borrow().is_empty() && !follows(lane, client).await {
-            return After::KeepAlive;
+        if client.pending.borrow().is_empty() {
+            if !follows(lane, client).await {
+                return After::KeepAlive;
+            }
+        } else if client.requests.get().is_multiple_of(TURN_REQUESTS) {
+            Box::pin(give_way(lane, client)).await;
         }
     }
+}
+
+/// Lets the shard's other connections go on between pipelined requests: those that we answer ourselves wait for nobody. A wait for
+/// room in the socket takes a loop turn, and room is needed anyway.
+async fn give_way(lane: &Lane, client: &Client) {
+    client.deadline.set(Slot::Response, lane.timeouts.write);
+    let room = client.socket.writable();
+    // What went wrong shows when the next answer is sent.
+    let _ = client.deadline.guard(Slot::Response, room).await;
+    client.deadline.clear(Slot::Response);
 }
 
 /// Whether another request comes within a moment. What else there may be to see is left to the idle connection.

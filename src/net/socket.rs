@@ -4,13 +4,17 @@
 //! task can wait for several things and an idle connection costs no buffer. Sends are queued on the ring or made directly.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
+use pin_project_lite::pin_project;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -38,6 +42,10 @@ pub enum Peer {
     Gone,
 }
 
+/// Waits of a socket that may end at once, one after the other, before its task lets others run: with epoll, a peer that is always
+/// ready would else have the shard for itself. On a ring each wait takes a loop turn.
+const TURN_WAITS_MAX: u32 = 4;
+
 const BROKEN: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 /// A connected stream socket. It must be used on the thread that made it, inside of that thread's runtime.
@@ -47,6 +55,8 @@ pub struct Socket {
     stream: ManuallyDrop<TcpStream>,
     /// Waits that have begun and not ended. The runtime may still refer to the descriptor while this is not 0.
     waits: Cell<u32>,
+    /// Waits in a row that ended at once.
+    ready_at_once: Cell<u32>,
 }
 
 impl Socket {
@@ -62,6 +72,7 @@ impl Socket {
         Self {
             stream: ManuallyDrop::new(stream),
             waits: Cell::new(0),
+            ready_at_once: Cell::new(0),
         }
     }
 
@@ -89,12 +100,12 @@ impl Socket {
     /// Queues `buffer` for sending with the other sends of this loop turn and waits until the kernel has taken what it can of it. Gives the
     /// number of bytes and the buffer. When dropped, the kernel keeps the buffer, and how much was sent is not known.
     pub async fn send_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let wait = Wait::begin(&self.waits);
+        self.begin_wait();
         // SAFETY: the runtime's write wants the stream for itself, but only clones its descriptor's handle; a wait for readiness may hold
         // the original meanwhile. The copy is never dropped, so the handle's count stays right.
         let mut stream = ManuallyDrop::new(unsafe { std::ptr::read(&raw const *self.stream) });
         let sent = stream.write(buffer).await;
-        wait.end();
+        self.end_wait();
         sent
     }
 
@@ -138,20 +149,25 @@ impl Socket {
 
     /// Waits until a receive would not block. May be dropped at any time.
     #[inline]
-    pub async fn readable(&self) -> io::Result<()> {
-        let wait = Wait::begin(&self.waits);
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + '_ {
         // The epoll driver clears a readiness that is over only when it checks.
-        self.stream.readable(false).await?;
-        wait.end();
-        Ok(())
+        Ready::new(self, self.stream.readable(false))
     }
 
     /// Waits until a send would not block. May be dropped at any time.
-    pub async fn writable(&self) -> io::Result<()> {
-        let wait = Wait::begin(&self.waits);
-        self.stream.writable(false).await?;
-        wait.end();
-        Ok(())
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
+        Ready::new(self, self.stream.writable(false))
+    }
+
+    /// Counts a wait for as long as the kernel may know of it. One that is dropped half-way stays counted.
+    #[inline]
+    fn begin_wait(&self) {
+        self.waits.set(self.waits.get() + 1);
+    }
+
+    #[inline]
+    fn end_wait(&self) {
+        self.waits.set(self.waits.get() - 1);
     }
 
     /// Ends the direction towards the peer (FIN after what is queued).
@@ -193,18 +209,44 @@ impl Drop for Socket {
     }
 }
 
-/// Counts a wait for as long as the kernel may know of it. One that is dropped half-way stays counted.
-struct Wait<'a>(&'a Cell<u32>);
-
-impl<'a> Wait<'a> {
-    #[inline]
-    fn begin(waits: &'a Cell<u32>) -> Self {
-        waits.set(waits.get() + 1);
-        Self(waits)
+pin_project! {
+    /// A wait for readiness.
+    struct Ready<'a, F> {
+        socket: &'a Socket,
+        #[pin]
+        wait: F,
     }
+}
+
+impl<'a, F> Ready<'a, F> {
+    #[inline]
+    fn new(socket: &'a Socket, wait: F) -> Self {
+        socket.begin_wait();
+        Self { socket, wait }
+    }
+}
+
+impl<F: Future<Output = io::Result<()>>> Future for Ready<'_, F> {
+    type Output = io::Result<()>;
 
     #[inline]
-    fn end(&self) {
-        self.0.set(self.0.get() - 1);
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let at_once = &this.socket.ready_at_once;
+        if at_once.get() == TURN_WAITS_MAX {
+            at_once.set(0);
+            // A task that wakes itself is run again before all others; one that is woken by another goes behind them.
+            let waker = cx.waker().clone();
+            monoio::spawn(async move { waker.wake() });
+            return Poll::Pending;
+        }
+        let polled = this.wait.poll(cx);
+        if polled.is_ready() {
+            at_once.set(at_once.get() + 1);
+            this.socket.end_wait();
+        } else {
+            at_once.set(0);
+        }
+        polled
     }
 }
