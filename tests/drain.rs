@@ -75,13 +75,13 @@ fn connect_until_refused(address: SocketAddr) -> usize {
 fn backlog_is_served(mode: Mode) {
     let served = Origin::serve_text("fine");
     let mut proxy = config(mode).upstream(&[&served.address], "").start();
-    proxy.signal("STOP");
+    proxy.suspend();
     let mut clients: Vec<Wire> = (0..60).map(|_| proxy.connect()).collect();
     for client in &mut clients {
         client.send(GET);
     }
     proxy.signal("TERM");
-    proxy.signal("CONT");
+    proxy.resume();
     for client in &mut clients {
         assert_eq!(client.response("GET").text(), "fine");
     }

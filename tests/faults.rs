@@ -87,7 +87,7 @@ fn backlog_of_a_dead_shard(mode: Mode) {
         });
         answered
     });
-    // Those that it accepts as it dies are lost with it, and a slow one takes longer to die.
+    // Those that it accepts in its last turn are lost with it, and a slow one takes longer to die.
     let answered = answered.expect("the process is stopped in time");
     assert!(
         answered > CLIENTS / 2 / SLOWNESS as usize,
@@ -102,7 +102,7 @@ fn stopped_before_death(proxy: &Proxy) -> Option<usize> {
     let mut wire = proxy.connect();
     wire.send("GET /fault/shard HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
     let alive = answered(&mut wire);
-    proxy.signal("STOP");
+    proxy.suspend();
     let mut clients: Vec<Wire> = (0..CLIENTS)
         .map_while(|_| Wire::connect_to(&proxy.addresses[0].into()).ok())
         .collect();
@@ -111,7 +111,7 @@ fn stopped_before_death(proxy: &Proxy) -> Option<usize> {
     }
     // When the process goes on, the tick is overdue and comes before most of the clients are accepted.
     std::thread::sleep(Duration::from_millis(300));
-    proxy.signal("CONT");
+    proxy.resume();
     let answered = clients.iter_mut().map(answered).filter(|one| *one).count();
     (alive && clients.len() == CLIENTS).then_some(answered)
 }

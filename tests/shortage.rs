@@ -188,11 +188,11 @@ fn small_queues(mode: Mode) {
         totals(&proxy)["connections"].as_u64() == Some(CLIENTS as u64)
     });
     for _ in 0..2 {
-        proxy.signal("STOP");
+        proxy.suspend();
         for client in &mut clients {
             client.send(REQUEST);
         }
-        proxy.signal("CONT");
+        proxy.resume();
         for client in &mut clients {
             assert_eq!(client.response("GET").text(), "fine");
         }
@@ -235,12 +235,12 @@ fn a_crowd_that_is_woken_at_once(mode: Mode) {
     });
     // The clock goes on by a second at most while the proxy stands still.
     std::thread::sleep(Duration::from_millis(2500).saturating_sub(since.elapsed()));
-    proxy.signal("STOP");
+    proxy.suspend();
     for client in &mut clients {
         client.send(REQUEST);
     }
     std::thread::sleep(Duration::from_secs(4).saturating_sub(since.elapsed()));
-    proxy.signal("CONT");
+    proxy.resume();
     for _ in 0..2 {
         for client in &mut clients {
             assert_eq!(client.response("GET").status, 503);
@@ -316,9 +316,9 @@ fn stopped_and_continued(mode: Mode) {
         .start();
     let mut client = proxy.connect();
     for _ in 0..50 {
-        proxy.signal("STOP");
+        proxy.suspend();
         client.send(REQUEST);
-        proxy.signal("CONT");
+        proxy.resume();
         assert_eq!(client.response("GET").text(), "fine");
     }
     assert_eq!(totals(&proxy)["panics"], 0);
@@ -333,14 +333,14 @@ fn stopped_for_longer_than_a_timeout(mode: Mode) {
         .upstream(&[&origin.address], "response_header_timeout = \"2s\"")
         .start();
     let mut pairs: Vec<(Wire, Wire)> = (0..100).map(|_| proxy.reach(&origin)).collect();
-    proxy.signal("STOP");
+    proxy.suspend();
     // Behind a tick of the proxy's clock.
     std::thread::sleep(Duration::from_millis(150));
     for (_, upstream) in &mut pairs {
         upstream.send(ok("fine"));
     }
     std::thread::sleep(Duration::from_secs(3));
-    proxy.signal("CONT");
+    proxy.resume();
     for (client, _) in &mut pairs {
         assert_eq!(client.response("GET").text(), "fine");
     }

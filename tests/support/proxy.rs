@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Mode, Origin, PATIENCE, Wire};
+use super::{Mode, Origin, PATIENCE, Wire, eventually};
 
 /// A configuration file in the making. What a test does not set is chosen for tests: one unpinned shard, a listener on a free port,
 /// no status page, a short farewell.
@@ -229,23 +230,33 @@ impl Config {
 }
 
 /// What a process wrote, collected by a thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
 
 impl Log {
     fn follow(pipe: impl Read + Send + 'static) -> Self {
-        let log = Self::default();
-        let lines = log.clone();
-        std::thread::spawn(move || {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let read = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                lines.0.lock().expect("a whole log").push(line);
+                read.lock().expect("a whole log").push(line);
             }
         });
-        log
+        Self { lines, reader }
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.lock().expect("a whole log").clone()
+        self.lines.lock().expect("a whole log").clone()
+    }
+
+    /// Waits until all that a process wrote before it ended has been read.
+    #[track_caller]
+    fn await_end(&self) {
+        eventually("the end of the process's output is read", || {
+            self.reader.is_finished()
+        });
     }
 }
 
@@ -378,13 +389,43 @@ impl Proxy {
         );
     }
 
-    /// Waits for the exit.
+    /// Stops the process (SIGSTOP), and waits until it has stopped: the signal is only the request.
+    #[track_caller]
+    pub(crate) fn suspend(&self) {
+        self.signal("STOP");
+        eventually("all its threads have stopped", || {
+            self.thread_states().iter().all(|state| state == "T")
+        });
+    }
+
+    /// Has a stopped process go on (SIGCONT).
+    #[track_caller]
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// The states of its threads, as in proc(5).
+    fn thread_states(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        threads
+            .expect("the proxy runs")
+            .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+            .filter_map(|stat| {
+                let after_name = stat.rsplit_once(") ")?.1;
+                Some(after_name.split_once(' ')?.0.to_owned())
+            })
+            .collect()
+    }
+
+    /// Waits for the exit and the rest of the log.
     #[track_caller]
     pub(crate) fn exit_within(&mut self, patience: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child of ours") {
                 self.ended = true;
+                self.log.await_end();
+                self.output.await_end();
                 return status;
             }
             assert!(
