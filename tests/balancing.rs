@@ -221,9 +221,11 @@ fn ip_hash_goes_by_the_client_that_a_trusted_proxy_names(mode: Mode) {
     );
 }
 
+/// The slow server's latency is above all that a busy machine may add to the fast one's: one answer that is later than the slow server's
+/// makes the fast one the slower of the two.
 fn least_latency_prefers_the_fast_server(mode: Mode) {
     let slow = Origin::bind().serve(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(60));
+        std::thread::sleep(std::time::Duration::from_secs(1));
         ok("a")
     });
     let fast = Origin::serve_text("b");
