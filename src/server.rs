@@ -251,7 +251,7 @@ impl Server {
         Instant::now() + patience
     }
 
-    /// Writes what the access log still holds.
+    /// Writes what the access log still holds. Shards that still run keep their lines since the last tick.
     fn end(self) -> ExitCode {
         let Self {
             common,
@@ -260,9 +260,8 @@ impl Server {
             ..
         } = self;
         drop((admin, health));
-        // Shards that still run keep it; their last lines are lost, as is what they serve.
-        if let Some(log) = Arc::into_inner(common).and_then(|common| common.access_log) {
-            log.close(LOG_PATIENCE);
+        if let Some(log) = &common.access_log {
+            log.finish(LOG_PATIENCE);
         }
         ExitCode::SUCCESS
     }

@@ -20,7 +20,8 @@ in_each_mode!(
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
     let served = Origin::serve_text("fine");
-    let config = Config::new(mode);
+    // Long: the lines of a shard that has not drained by then are not promised.
+    let config = Config::new(mode).key("shutdown_timeout = \"20s\"");
     let path = config.directory().join("access.log");
     let table = format!(
         "[access_log]\npath = \"{}\"\nformat = \"{format}\"",
@@ -251,7 +252,7 @@ fn complete_after_a_stop(mode: Mode) {
     }
     let took = since.elapsed();
     assert!(
-        took < Duration::from_secs(SLOWNESS),
+        took < Duration::from_secs(2 * SLOWNESS),
         "the exit took {took:?}"
     );
 }

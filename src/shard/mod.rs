@@ -89,8 +89,6 @@ pub fn spawn(
             }
             supervise(&common, seat, listeners);
             common.counters[seat.id].end();
-            // What the shard still holds of the access log must be gone before the log can be closed.
-            drop(common);
             ended();
         })
 }

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::access_format::{self, Stamp};
@@ -101,12 +101,11 @@ impl Opened {
     }
 }
 
-/// The running access log. Closing it, or dropping it, ends its thread once every shard's part is gone.
+/// The running access log. Its thread ends once it is dropped and every shard's part is gone.
 pub struct AccessLog {
     batches: SyncSender<Batch>,
     format: AccessFormat,
     chunk_bytes: usize,
-    writer: JoinHandle<()>,
 }
 
 impl AccessLog {
@@ -127,14 +126,13 @@ impl AccessLog {
             reported: None,
             lost: 0,
         };
-        let writer = thread::Builder::new()
+        thread::Builder::new()
             .name("access-log".into())
             .spawn(move || writer.run(&received))?;
         Ok(Self {
             batches,
             format,
             chunk_bytes,
-            writer,
         })
     }
 
@@ -160,18 +158,26 @@ impl AccessLog {
         }
     }
 
-    /// Waits up to `patience` until all that the shards handed over is written. Their parts must have been dropped before.
+    /// Waits up to `patience` until all that the shards have handed over is written; a part that is dropped hands over its last lines.
     /// False when the writer is still busy, say with a pipe that nobody reads.
-    pub fn close(self, patience: Duration) -> bool {
-        let Self {
-            batches, writer, ..
-        } = self;
-        drop(batches);
+    pub fn finish(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        while !writer.is_finished() && Instant::now() < deadline {
+        // An empty batch comes back when all before it are written.
+        let (back, written) = sync_channel(1);
+        let mut last = Batch {
+            bytes: Vec::new(),
+            lines: 0,
+            back,
+        };
+        while let Err(TrySendError::Full(batch)) = self.batches.try_send(last) {
+            if Instant::now() >= deadline {
+                return false;
+            }
             thread::sleep(Duration::from_millis(5));
+            last = batch;
         }
-        writer.is_finished()
+        let left = deadline.saturating_duration_since(Instant::now());
+        written.recv_timeout(left).is_ok()
     }
 }
 
@@ -335,6 +341,7 @@ mod tests {
     use std::fs;
     use std::net::Ipv4Addr;
     use std::path::PathBuf;
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -393,7 +400,7 @@ mod tests {
                 });
             }
         });
-        assert!(log.close(Duration::from_secs(10)));
+        assert!(log.finish(Duration::from_secs(10)));
         let text = fs::read_to_string(&path).expect("written");
         fs::remove_file(&path).expect("there");
         let dropped: u64 = counters
@@ -418,14 +425,51 @@ mod tests {
     /// A part whose batches go nowhere, as with a writer that hangs.
     fn stuck(chunk_bytes: usize, queue: usize) -> (ShardAccessLog, Receiver<Batch>) {
         let (batches, received) = sync_channel(queue);
-        let writer = thread::spawn(|| ());
         let log = AccessLog {
             batches,
             format: AccessFormat::Combined,
             chunk_bytes,
-            writer,
         };
         (log.shard(counters()), received)
+    }
+
+    /// A sink that takes its time.
+    struct Slow(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            thread::sleep(Duration::from_millis(30));
+            self.0
+                .lock()
+                .expect("a whole text")
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_written_though_a_shard_still_runs() {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let opened = Opened {
+            name: "slow".to_owned(),
+            sink: Box::new(Slow(Arc::clone(&text))),
+            format: AccessFormat::Combined,
+            buffer_bytes: 4000,
+        };
+        let log = AccessLog::start(opened).expect("a thread");
+        let part = log.shard(counters());
+        for _ in 0..3 {
+            part.record(&record(b"/"));
+            part.flush();
+        }
+        assert!(!log.finish(Duration::from_millis(1)), "too soon");
+        assert!(log.finish(Duration::from_secs(10)));
+        let text = text.lock().expect("a whole text");
+        assert_eq!(text.split_inclusive(|byte| *byte == b'\n').count(), 3);
     }
 
     #[test]
