@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use self::health::Health;
@@ -27,8 +27,8 @@ use crate::telemetry::memory::Memory;
 use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
-/// What a service heeds. SIGHUP, which asks services to read their configuration again, must not end it.
-const SERVICE_SIGNALS: [c_int; 3] = [SIGTERM, SIGINT, SIGHUP];
+/// What a service heeds. Those by which other servers read their configuration again or are replaced must not end it.
+const SERVICE_SIGNALS: [c_int; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 /// What a program in a terminal heeds. SIGHUP ends it with the terminal.
 pub const TERMINAL_SIGNALS: [c_int; 2] = [SIGTERM, SIGINT];
 /// How long the last lines of the access log may take.
@@ -53,7 +53,10 @@ fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartE
 /// What the waiting thread is told.
 enum Event {
     Signal,
-    Hangup,
+    /// SIGUSR1.
+    Reopen,
+    /// A signal that has no meaning yet.
+    Idle(&'static str),
     ShardEnded,
 }
 
@@ -205,8 +208,15 @@ impl Server {
         while running > 0 {
             match self.next_event(deadline) {
                 Ok(Event::ShardEnded) => running -= 1,
-                Ok(Event::Hangup) => tracing::warn!(
-                    "SIGHUP, but there is no reload yet; restart to use a changed configuration"
+                Ok(Event::Reopen) => {
+                    if let Some(log) = &self.common.access_log {
+                        log.reopen();
+                    } else {
+                        tracing::info!("SIGUSR1, but there is no access log to open again");
+                    }
+                }
+                Ok(Event::Idle(signal)) => tracing::warn!(
+                    "{signal}, but there is no reload yet; restart to use a changed configuration"
                 ),
                 Ok(Event::Signal) if deadline.is_none() => deadline = Some(self.drain()),
                 Ok(Event::Signal) => {
@@ -493,10 +503,11 @@ fn watch_signals(signals: &[c_int], events: mpsc::Sender<Event>) -> Result<(), S
         Signals::new(signals).map_err(|error| failed("signals cannot be watched", error))?;
     let watch = move || {
         for signal in signals.forever() {
-            let event = if signal == SIGHUP {
-                Event::Hangup
-            } else {
-                Event::Signal
+            let event = match signal {
+                SIGHUP => Event::Idle("SIGHUP"),
+                SIGUSR1 => Event::Reopen,
+                SIGUSR2 => Event::Idle("SIGUSR2"),
+                _ => Event::Signal,
             };
             if events.send(event).is_err() {
                 return;

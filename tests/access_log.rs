@@ -16,6 +16,7 @@ in_each_mode!(
     own_answers_are_logged,
     complete_after_a_stop,
     written_while_running,
+    rotated,
 );
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
@@ -83,6 +84,24 @@ fn quoted_end(text: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// The file is renamed while the proxy writes to it, as by logrotate.
+fn rotated(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "combined");
+    let old = path.with_extension("1");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    send(&proxy, "GET /before HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is written", || read(&path).contains("/before"));
+    std::fs::rename(&path, &old).expect("there");
+    proxy.signal("USR1");
+    eventually("there is a new file", || path.exists());
+    send(&proxy, "GET /after HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is written, too", || read(&path).contains("/after"));
+    assert_eq!(
+        (read(&old).lines().count(), read(&path).lines().count()),
+        (1, 1)
+    );
 }
 
 fn combined(mode: Mode) {

@@ -19,7 +19,7 @@ in_each_mode!(
     exit_without_any_traffic,
     tunnel_ends_with_the_timeout,
     steady_load_loses_nothing,
-    a_hangup_ends_nothing,
+    signals_of_others_end_nothing,
 );
 
 fn start(mode: Mode, shutdown_timeout: &str) -> (Proxy, Origin) {
@@ -194,14 +194,12 @@ fn exit_without_any_traffic(mode: Mode) {
     );
 }
 
-/// Clients that ask all the time while the proxy stops: each answer that begins is complete, and a request without one was not
-/// acted on, or its connection was closed between two requests, which any client of persistent connections must expect.
-/// There is no reload yet; to take the signal for an end would be the worst answer.
-fn a_hangup_ends_nothing(mode: Mode) {
+/// There is no reload yet; to take such a signal for an end would be the worst answer.
+fn signals_of_others_end_nothing(mode: Mode) {
     let (mut proxy, origin) = start(mode, "10s");
     let (mut client, mut upstream) = running(&proxy, &origin);
-    for times in 1..=2 {
-        proxy.signal("HUP");
+    for (times, signal) in (1..).zip(["HUP", "USR2", "HUP"]) {
+        proxy.signal(signal);
         eventually("the log says so", || {
             let log = proxy.log();
             let said = |line: &&String| line.contains("WARN") && line.contains("no reload yet");
@@ -215,6 +213,8 @@ fn a_hangup_ends_nothing(mode: Mode) {
     expect_exit_0(&mut proxy);
 }
 
+/// Clients that ask all the time while the proxy stops: each answer that begins is complete, and a request without one was not
+/// acted on, or its connection was closed between two requests, which any client of persistent connections must expect.
 fn steady_load_loses_nothing(mode: Mode) {
     let served = Origin::serve_text("fine");
     let mut proxy = Config::new(mode)

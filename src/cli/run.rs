@@ -8,7 +8,8 @@ use super::{ConfigFile, WRONG_USE, load, log, say};
 
 const AFTER_HELP: &str = "\
 SIGTERM and SIGINT stop accepting and let running exchanges finish, up to shutdown_timeout.
-A second signal ends at once. SIGHUP changes nothing: there is no reload yet. RUST_LOG sets the log's filter and wins over the configuration.
+A second signal ends at once. SIGUSR1 opens the access log's file again, for log rotation. SIGHUP and SIGUSR2
+change nothing: there is no reload yet. RUST_LOG sets the log's filter and wins over the configuration.
 
 Exit code: 0 after a signal, 1 when the proxy cannot run, 2 when the configuration is refused.";
 

@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -82,6 +83,7 @@ struct Written {
 
 /// An access log that is open, without its writer: opening it may take privileges that a thread must not have.
 pub struct Opened {
+    path: Option<PathBuf>,
     name: String,
     sink: Box<dyn Write + Send>,
     format: AccessFormat,
@@ -93,6 +95,7 @@ impl Opened {
     pub fn new(config: &config::AccessLog) -> io::Result<Self> {
         let (name, sink) = open(config.path.as_deref())?;
         Ok(Self {
+            path: config.path.clone(),
             name,
             sink,
             format: config.format,
@@ -106,12 +109,15 @@ pub struct AccessLog {
     batches: SyncSender<Batch>,
     format: AccessFormat,
     chunk_bytes: usize,
+    /// The writer is to open its file again.
+    reopen: Arc<AtomicBool>,
 }
 
 impl AccessLog {
     /// Starts the writer.
     pub fn start(opened: Opened) -> io::Result<Self> {
         let Opened {
+            path,
             name,
             sink,
             format,
@@ -119,7 +125,10 @@ impl AccessLog {
         } = opened;
         let (batches, received) = sync_channel(QUEUE);
         let chunk_bytes = (total_bytes / BUFFERS).max(1);
+        let reopen = Arc::new(AtomicBool::new(false));
         let mut writer = Writer {
+            path,
+            reopen: Arc::clone(&reopen),
             name,
             sink,
             buffer_bytes: buffer_bytes(chunk_bytes),
@@ -133,7 +142,20 @@ impl AccessLog {
             batches,
             format,
             chunk_bytes,
+            reopen,
         })
+    }
+
+    /// Has the file opened again by its name, which a rotation has given to a new one. Lines handed over before may go there, too.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Relaxed);
+        let (back, _) = sync_channel(1);
+        // Wakes the writer. When there is no room it is awake.
+        let _ = self.batches.try_send(Batch {
+            bytes: Vec::new(),
+            lines: 0,
+            back,
+        });
     }
 
     /// One shard's part; lost lines count in its `access_log_dropped`.
@@ -289,6 +311,8 @@ impl Drop for ShardAccessLog {
 
 /// The writer's thread.
 struct Writer {
+    path: Option<PathBuf>,
+    reopen: Arc<AtomicBool>,
     name: String,
     sink: Box<dyn Write + Send>,
     /// What a buffer is cut down to after a line that made it grow.
@@ -306,6 +330,9 @@ impl Writer {
             back,
         } in batches
         {
+            if self.reopen.swap(false, Relaxed) {
+                self.open_again();
+            }
             let result = self
                 .sink
                 .write_all(&buffer)
@@ -318,6 +345,17 @@ impl Writer {
             buffer.shrink_to(self.buffer_bytes);
             // There is room for all buffers of the shard; an error means that it has ended.
             let _ = back.try_send(Written { buffer, lost });
+        }
+    }
+
+    /// Goes on with the old file when there is no new one.
+    fn open_again(&mut self) {
+        match open(self.path.as_deref()) {
+            Ok((file, sink)) => {
+                self.sink = sink;
+                tracing::info!(file, "access log opened again");
+            }
+            Err(error) => tracing::warn!("not opened again, the old file is kept: {error}"),
         }
     }
 
@@ -426,6 +464,7 @@ mod tests {
     fn stuck(chunk_bytes: usize, queue: usize) -> (ShardAccessLog, Receiver<Batch>) {
         let (batches, received) = sync_channel(queue);
         let log = AccessLog {
+            reopen: Arc::default(),
             batches,
             format: AccessFormat::Combined,
             chunk_bytes,
@@ -455,6 +494,7 @@ mod tests {
     fn what_was_handed_over_is_written_though_a_shard_still_runs() {
         let text = Arc::new(Mutex::new(Vec::new()));
         let opened = Opened {
+            path: None,
             name: "slow".to_owned(),
             sink: Box::new(Slow(Arc::clone(&text))),
             format: AccessFormat::Combined,
