@@ -4,7 +4,7 @@
 //!        ┌── idle: no buffer, no future but the outer one ◄──┐
 //! accept ┘    │ bytes                                        │ nothing more is there
 //!             ▼                                              │
-//!          active: head ──> exchange ──> next head ... ──────┘ for a moment
+//!          active: head ──> exchange ──> next head ... ──────┘
 //!             │ close, error, timeout
 //!             ▼
 //!          linger ──> closed
@@ -27,9 +27,6 @@ use crate::telemetry::counters::TimeoutKind;
 
 /// How long a closing connection waits for the client to have read the answer.
 const LINGER_FOR: Duration = Duration::from_secs(2);
-/// How long a connection stays ready for the next request before it gives up its memory and is idle: going idle and coming back costs a
-/// large allocation, which a client that sends one request after the other need not pay for.
-const WARM_FOR: Duration = Duration::from_millis(200);
 /// How long a connection without a request may still send one when the process drains.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// Bytes that a closing connection reads and drops at most.
@@ -52,8 +49,7 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             if after != After::KeepAlive {
                 return Box::pin(close(&lane, &client, after)).await;
             }
-            let rest = lane.timeouts.keep_alive.saturating_sub(WARM_FOR.into());
-            client.deadline.set(Slot::Request, rest);
+            client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
         }
         count_end(&lane, &client);
         if lane.deadlines.draining() && client.socket.has_unsent() {
@@ -93,7 +89,7 @@ fn count_end(lane: &Lane, client: &Client) {
     }
 }
 
-/// Serves the requests that have come and those that soon follow. [`After::KeepAlive`] when no byte of a further one is there.
+/// Serves the requests that have come. [`After::KeepAlive`] when no byte of a further one is there.
 async fn active(lane: &Lane, client: &Client) -> After {
     loop {
         let after = {
@@ -124,10 +120,9 @@ async fn active(lane: &Lane, client: &Client) -> After {
             return after;
         }
         if client.pending.borrow().is_empty() {
-            if !follows(lane, client).await {
-                return After::KeepAlive;
-            }
-        } else if client.requests.get().is_multiple_of(TURN_REQUESTS) {
+            return After::KeepAlive;
+        }
+        if client.requests.get().is_multiple_of(TURN_REQUESTS) {
             Box::pin(give_way(lane, client)).await;
         }
     }
@@ -141,14 +136,6 @@ async fn give_way(lane: &Lane, client: &Client) {
     // What went wrong shows when the next answer is sent.
     let _ = client.deadline.guard(Slot::Response, room).await;
     client.deadline.clear(Slot::Response);
-}
-
-/// Whether another request comes within a moment. What else there may be to see is left to the idle connection.
-async fn follows(lane: &Lane, client: &Client) -> bool {
-    let warm = lane.timeouts.keep_alive.min(WARM_FOR.into());
-    client.deadline.set(Slot::Request, warm);
-    let ready = client.deadline.guard_idle(client.socket.readable()).await;
-    matches!(ready, Ok(Ok(())))
 }
 
 /// How far the reading of a request has come.
