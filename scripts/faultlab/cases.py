@@ -330,6 +330,29 @@ def judge_restart(lab, run):
     return [] if restarts == 1 and "shard died" in lab.log() else [f"{restarts} restarts"]
 
 
+def health_dies(lab):
+    """The health thread panics whenever it looks; then server a is killed."""
+    fault("health")(lab)
+    lab.stale_after = wait_until(lambda: lab.status()["health"]["stale"], 2, "health is stale")
+    kill(lab)
+
+
+def health_lives(lab):
+    """It looks again, and server a is back."""
+    lab.stale_to_the_end = lab.status()["health"]["stale"]
+    start(lab)
+    fault("health")(lab)
+
+
+def judge_health(lab, run):
+    """Health was stale for as long as the thread died, and is not any more."""
+    run.notes.append(f"health stale after {lab.stale_after:.1f} s")
+    misses = [] if lab.stale_to_the_end else ["health was not stale to the end"]
+    if lab.status()["health"]["stale"]:
+        misses.append("health is still stale")
+    return misses if "health monitor panicked" in lab.log() else [*misses, "the log does not say it"]
+
+
 def terminate(lab):
     """The proxy's signal for an orderly end, under load. The end of the load is the refused connection."""
     lab.proxy.send_signal(lab.kind.graceful)
@@ -471,6 +494,16 @@ CASES = [
         page=lambda status: [] if status["totals"]["panics"] == 1 else ["the panic was not counted"],
         debug=True,
         seconds=(0.5, 0.5),
+    ),
+    Case(
+        "health thread",
+        "the health thread panics whenever it looks; meanwhile the server is killed",
+        health_dies,
+        health_lives,
+        Expected(posts=IN_FLIGHT, settled=1.5, back=3.0),
+        environment=lambda lab: {"RINGLANE_FAULTS": "1"},
+        judge=judge_health,
+        debug=True,
     ),
     Case("SIGTERM", "the proxy stops under load", terminate, expected=Expected(gets=None, posts=None), judge=judge_drain, seconds=(2.5, 0.1), quick=True),
     Case(
