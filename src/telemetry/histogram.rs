@@ -101,14 +101,6 @@ impl Snapshot {
         }
     }
 
-    /// Adds another snapshot, of another shard or server.
-    pub fn merge(&mut self, other: &Self) {
-        self.sum_us = self.sum_us.wrapping_add(other.sum_us);
-        for (mine, other) in self.buckets.iter_mut().zip(other.buckets.iter()) {
-            *mine += other;
-        }
-    }
-
     /// What was recorded between an earlier snapshot of the same histograms and this one.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -266,14 +258,6 @@ mod tests {
             let rank = ((quantile * values.len() as f64).ceil() as usize).max(1);
             let exact = values[rank - 1];
             prop_assert!(found.abs_diff(exact) as f64 <= exact as f64 / 32.0 + 1.0, "found {found}, exact {exact}");
-        }
-
-        #[test]
-        fn merging_is_recording_together(left in prop::collection::vec(any::<u32>(), 0..50), right in prop::collection::vec(any::<u32>(), 0..50)) {
-            let [left, right] = [left, right].map(|values| values.into_iter().map(u64::from).collect::<Vec<_>>());
-            let mut merged = recorded(&left);
-            merged.merge(&recorded(&right));
-            prop_assert_eq!(merged, recorded(&[left, right].concat()));
         }
 
         #[test]
