@@ -45,7 +45,9 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             .set(Slot::Request, lane.timeouts.client_header);
         while idle(&client).await {
             // The active part is large; an idle connection must not hold the room for it.
-            let after = Box::pin(active(&lane, &client)).await;
+            // It is written to its place: moved into a box, it would be copied whole, with all that is not yet set.
+            let active = Box::write(Box::new_uninit(), active(&lane, &client));
+            let after = Box::into_pin(active).await;
             if after != After::KeepAlive {
                 return Box::pin(close(&lane, &client, after)).await;
             }
