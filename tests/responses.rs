@@ -26,6 +26,8 @@ in_each_mode!(
     framing_fields_where_none_belong,
     interim_response_in_single_bytes,
     transfer_coding_from_http_1_0,
+    answers_about_as_long_as_a_buffer,
+    reset_behind_a_long_answer,
 );
 
 const BAD_HEADS: &[&str] = &[
@@ -440,4 +442,46 @@ fn transfer_coding_from_http_1_0(mode: Mode) {
     assert!(matches!(client.response_head("GET").status, 200 | 502));
     upstream.expect_end();
     origin.expect_nobody();
+}
+
+/// Answers are received with small buffers or large ones, by how long the server's last one was. None may tell.
+fn answers_about_as_long_as_a_buffer(mode: Mode) {
+    let (_proxy, _origin, mut client, mut upstream) = through(mode);
+    let around = |size: usize| size - 3..=size + 3;
+    let sizes = around(1024).chain(around(2048)).chain(around(20 * 1024));
+    for size in sizes.chain(around(64 * 1024)).chain([300_000]) {
+        // Twice the same: the first finds the buffer that the answer before it asks for.
+        for size in [size, size, 100] {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            upstream.request();
+            upstream.send(answer_of(size));
+            let body = client.response("GET").body;
+            assert!(
+                answer_of(size).as_bytes().ends_with(&body) && body.len() > size - 60,
+                "{size} bytes"
+            );
+        }
+    }
+}
+
+/// An answer of so many bytes, head and body.
+fn answer_of(size: usize) -> String {
+    let head = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length:09}\r\n\r\n");
+    let length = size - head(0).len();
+    let body: String = (0..length)
+        .map(|at| char::from(b'a' + (at % 23) as u8))
+        .collect();
+    head(length) + &body
+}
+
+fn reset_behind_a_long_answer(mode: Mode) {
+    for size in [100, 2047, 2048, 2049, 10_000] {
+        let (_proxy, _origin, mut client, mut upstream) = through(mode);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.request();
+        let head = "HTTP/1.1 200 OK\r\n\r\n";
+        upstream.send(head.to_owned() + &"a".repeat(size - head.len()));
+        upstream.reset();
+        expect_truncated(&mut client, &size.to_string());
+    }
 }

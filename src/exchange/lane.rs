@@ -27,7 +27,7 @@ use crate::upstream::watch::Source;
 
 /// Bytes that one receive of a head takes at most; what comes with the head goes on with it in one send.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// A head with a small body fits; waiting exchanges hold one such buffer each.
+/// A head with a small body fits; waiting exchanges hold one such buffer each, and one more where the ring receives into it.
 const MESSAGE_BYTES: usize = 2 * 1024;
 /// What a message buffer is taken for: the fields that we add need room too.
 const MESSAGE_ROOM: usize = MESSAGE_BYTES / 2;
@@ -99,16 +99,16 @@ pub struct Parts<'a> {
     pub placement: Option<&'a Placement>,
     /// The shard's access log, when it is on.
     pub access_log: Option<ShardAccessLog>,
-    /// Messages are sent through the ring, all of a loop turn at once.
-    pub queues_sends: bool,
+    /// Messages are sent and answers received through a ring, all of a loop turn at once.
+    pub on_ring: bool,
 }
 
 /// The state of one shard.
 pub struct Lane {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// Messages are sent through the ring, all of a loop turn at once.
-    pub queues_sends: bool,
+    /// Messages are sent and answers received through a ring, all of a loop turn at once.
+    pub on_ring: bool,
     /// What the shard counts.
     pub counters: Arc<ShardCounters>,
     /// Deadlines of its tasks, and its clock.
@@ -169,7 +169,7 @@ impl Lane {
         let groups = groups.collect();
         let grace = config.timeouts.min_rate_grace;
         let lane = Self {
-            queues_sends: parts.queues_sends,
+            on_ring: parts.on_ring,
             counters: Arc::clone(&counters[shard]),
             deadlines: Rc::default(),
             timeouts: Timeouts {
@@ -297,6 +297,18 @@ impl Lane {
         {
             *scratch = Vec::with_capacity(capacity);
         }
+    }
+
+    /// Whether an exchange may hold a message buffer while it waits for its answer, for the ring to receive into.
+    #[inline]
+    pub fn receives_ahead(&self) -> bool {
+        self.on_ring && self.scratch.borrow().capacity() == SCRATCH_BYTES
+    }
+
+    /// Whether a message buffer takes so many bytes with room to spare.
+    #[inline]
+    pub const fn is_brief(bytes: usize) -> bool {
+        bytes < MESSAGE_BYTES
     }
 
     /// Lets bulk buffers of so many bytes in all be made until the next call. Bodies that find none left move with small ones.

@@ -2,8 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing, Options};
 use crate::http1::head::{Progress, ResponseHead};
 use crate::http1::refusal::Refusal;
-use crate::net::deadline::{Interrupt, Slot};
+use crate::net::deadline::Slot;
 use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
@@ -151,11 +150,17 @@ impl Answering<'_> {
     pub async fn run(&self, server: &Socket) -> Result<Finish, Failure> {
         let mut head = self.lane.take_response_head();
         let mut pending = Vec::new();
+        let mut received = None;
+        // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
+        if self.server.is_brief.get() && self.lane.receives_ahead() {
+            received = self.receive_ahead(server, &mut head, &mut pending).await?;
+        }
         let received = loop {
-            self.readable(server).await?;
-            if let Some(received) = self.receive(server, &mut head, &mut pending)? {
+            if let Some(received) = received {
                 break received;
             }
+            self.readable(server).await?;
+            received = self.receive(server, &mut head, &mut pending)?;
         };
         let start = match received {
             Received::Final(start) => start,
@@ -229,23 +234,86 @@ impl Answering<'_> {
             };
             self.lane.server(self.server.id).bytes_in.add(count as u64);
             if pending.is_empty() {
-                let received = self.read(head, scratch)?;
-                if !matches!(received, Received::Final(_)) {
-                    pending.extend_from_slice(scratch);
-                }
-                return Ok(Some(received));
+                return self.begin(head, pending, scratch).map(Some);
             }
             pending.extend_from_slice(scratch);
             self.read(head, pending).map(Some)
         })
     }
 
-    /// Waits for the server, now and then looking whether the client is still there.
+    /// Like [`Self::receive`] for the answer's first bytes, but waits for them with a buffer that the ring receives into.
+    async fn receive_ahead(
+        &self,
+        server: &Socket,
+        head: &mut ResponseHead,
+        pending: &mut Vec<u8>,
+    ) -> Result<Option<Received>, Failure> {
+        let buffer = self.lane.take_for(0);
+        let receiving = pin!(transfer::recv_queued(self.lane, server, buffer));
+        let (received, buffer) = self.wait(receiving).await?;
+        let received = match received {
+            Ok(None) => Ok(None),
+            Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
+            // Memory may have become short meanwhile, and the buffer that receives take turns with small.
+            Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
+                self.receive_behind(&buffer, server, head, pending)
+            }
+            Ok(Some(count)) => {
+                self.lane.server(self.server.id).bytes_in.add(count as u64);
+                self.begin(head, pending, &buffer).map(Some)
+            }
+        };
+        self.lane.give(buffer);
+        received
+    }
+
+    /// Receives what has come behind `bytes`, so that both leave in one send.
+    fn receive_behind(
+        &self,
+        bytes: &[u8],
+        server: &Socket,
+        head: &mut ResponseHead,
+        pending: &mut Vec<u8>,
+    ) -> Result<Option<Received>, Failure> {
+        self.lane.with_scratch(|scratch| {
+            scratch.extend_from_slice(bytes);
+            transfer::recv_now(self.lane, server, scratch)
+                .map_err(|_| Failure::Server(FailureKind::Closed))?;
+            let counters = self.lane.server(self.server.id);
+            counters.bytes_in.add(scratch.len() as u64);
+            self.begin(head, pending, scratch).map(Some)
+        })
+    }
+
+    /// Reads the answer's first bytes.
+    #[inline]
+    fn begin(
+        &self,
+        head: &mut ResponseHead,
+        pending: &mut Vec<u8>,
+        bytes: &[u8],
+    ) -> Result<Received, Failure> {
+        self.server.is_brief.set(Lane::is_brief(bytes.len()));
+        let received = self.read(head, bytes)?;
+        if !matches!(received, Received::Final(_)) {
+            pending.extend_from_slice(bytes);
+        }
+        Ok(received)
+    }
+
+    /// Waits until something has come from the server.
     pub(super) async fn readable(&self, server: &Socket) -> Result<(), Failure> {
+        let ready = self.wait(pin!(server.readable())).await?;
+        ready.map_err(|_| Failure::NoAnswer)
+    }
+
+    /// Waits for the server, now and then looking whether the client is still there.
+    async fn wait<F: Future>(&self, wait: Pin<&mut F>) -> Result<F::Output, Failure> {
         let deadline = &self.client.deadline;
-        let mut wait = pin!(deadline.guard(Slot::Response, server.readable()));
+        let mut wait = pin!(deadline.guard(Slot::Response, wait));
         poll_fn(|cx| match wait.as_mut().poll(cx) {
-            Poll::Ready(waited) => Poll::Ready(readiness(waited)),
+            Poll::Ready(Ok(waited)) => Poll::Ready(Ok(waited)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Server(FailureKind::ResponseTimeout))),
             Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
                 Poll::Ready(Err(Failure::ClientGone))
             }
@@ -421,14 +489,5 @@ impl Answering<'_> {
         // A server that answers before it has the body mostly wants no more of it.
         let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
         self.traits.persistent && !cut_short && !self.client.is_leaving(self.lane)
-    }
-}
-
-#[allow(clippy::needless_pass_by_value)] // it consumes what a wait gave
-fn readiness(waited: Result<io::Result<()>, Interrupt>) -> Result<(), Failure> {
-    match waited {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Failure::NoAnswer),
-        Err(_) => Err(Failure::Server(FailureKind::ResponseTimeout)),
     }
 }

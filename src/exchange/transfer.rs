@@ -1,6 +1,7 @@
 //! Moving bytes to and from a socket under a deadline.
 
 use std::io;
+use std::pin::pin;
 
 use super::lane::Lane;
 use super::pace::{Pace, TooSlow};
@@ -84,12 +85,13 @@ pub async fn send_queued(
     slot: Slot,
     patience: Patience<'_>,
 ) -> (Result<(), TransferError>, Vec<u8>) {
-    if !lane.queues_sends {
+    if !lane.on_ring {
         let sent = send_all(lane, socket, &buffer, deadline, slot, patience).await;
         return (sent, buffer);
     }
     deadline.set(slot, patience.stall);
-    let Ok((sent, buffer)) = deadline.guard(slot, socket.send_queued(buffer)).await else {
+    let sending = pin!(socket.send_queued(buffer));
+    let Ok((sent, buffer)) = deadline.guard(slot, sending).await else {
         return (Err(TransferError::Overdue), Vec::new());
     };
     deadline.clear(slot);
@@ -246,11 +248,27 @@ pub fn recv_now(
     socket: &Socket,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<usize>, TransferError> {
-    match socket.try_recv(buffer) {
+    received_now(lane, socket.try_recv(buffer))
+}
+
+#[inline]
+fn received_now(lane: &Lane, received: io::Result<usize>) -> Result<Option<usize>, TransferError> {
+    match received {
         Ok(received) => Ok(Some(received)),
         Err(error) if is_temporary(lane, &error) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Receives into `buffer` on the ring, waiting until something has come; else like [`recv_now`]. What had come is lost when it is dropped.
+#[inline]
+pub async fn recv_queued(
+    lane: &Lane,
+    socket: &Socket,
+    buffer: Vec<u8>,
+) -> (Result<Option<usize>, TransferError>, Vec<u8>) {
+    let (received, buffer) = socket.recv_queued(buffer).await;
+    (received_now(lane, received), buffer)
 }
 
 /// Receives into a bulk buffer, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.

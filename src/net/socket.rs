@@ -1,7 +1,8 @@
 //! A connected stream socket of any family.
 //!
-//! Reads wait for readiness on the ring and then receive directly: a wait holds no buffer and loses nothing when it is dropped, so one
-//! task can wait for several things and an idle connection costs no buffer. Sends are queued on the ring or made directly.
+//! Reads mostly wait for readiness on the ring and then receive directly: a wait holds no buffer and loses nothing when it is dropped, so
+//! one task can wait for several things and an idle connection costs no buffer. Where bytes are certain to be wanted, the ring is asked
+//! for them at once. Sends are queued on the ring or made directly.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use monoio::io::AsyncWriteRent;
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 use pin_project_lite::pin_project;
 use rustix::buffer::spare_capacity;
@@ -101,12 +102,28 @@ impl Socket {
     /// number of bytes and the buffer. When dropped, the kernel keeps the buffer, and how much was sent is not known.
     pub async fn send_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         self.begin_wait();
-        // SAFETY: the runtime's write wants the stream for itself, but only clones its descriptor's handle; a wait for readiness may hold
-        // the original meanwhile. The copy is never dropped, so the handle's count stays right.
-        let mut stream = ManuallyDrop::new(unsafe { std::ptr::read(&raw const *self.stream) });
+        let mut stream = self.alias();
         let sent = stream.write(buffer).await;
         self.end_wait();
         sent
+    }
+
+    /// Receives into `buffer`, which must be empty, and waits until something has come. Gives the number of bytes, 0 at the end of the
+    /// stream, and the buffer. One operation of a ring does what waiting for readiness and receiving take an operation and a system call
+    /// for. When dropped, bytes that came meanwhile are lost: the connection is of no use then.
+    pub async fn recv_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.begin_wait();
+        let mut stream = self.alias();
+        let received = stream.read(buffer).await;
+        self.end_wait();
+        received
+    }
+
+    /// A second stream of the same descriptor, for the runtime's operations, which want the stream for themselves.
+    fn alias(&self) -> ManuallyDrop<TcpStream> {
+        // SAFETY: reads and writes only clone the handle of the descriptor; a wait for readiness may hold the original meanwhile. The copy
+        // is never dropped, so the handle's count stays right.
+        ManuallyDrop::new(unsafe { std::ptr::read(&raw const *self.stream) })
     }
 
     /// Looks whether bytes or the end of the stream have come, taking nothing.

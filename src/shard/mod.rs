@@ -131,7 +131,7 @@ fn run(
             memory: common.memory.as_ref(),
             placement: common.placement.as_ref(),
             access_log: access_log.map(|log| log.shard(Arc::clone(counters))),
-            queues_sends: matches!(common.driver, Driver::Uring { .. }),
+            on_ring: matches!(common.driver, Driver::Uring { .. }),
         },
     ));
     let opened = RefCell::default();

@@ -1,6 +1,6 @@
 //! One shard's view of an upstream: its servers, their pools, and whose turn it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Server {
     pub host: String,
     /// Its keep-alive connections.
     pub pool: Pool,
+    /// Its last answer began with so few bytes that a message buffer took them.
+    pub is_brief: Cell<bool>,
     /// The address that the pool's connections lead to.
     pooled: RefCell<Option<Arc<Address>>>,
     places: Places,
@@ -113,6 +115,7 @@ impl Group {
                 name: server.name.clone(),
                 host: server.address.host_field(),
                 pool: Pool::new(&upstream.pool),
+                is_brief: Cell::new(true),
                 pooled: RefCell::default(),
                 places: Arc::clone(places),
             });
