@@ -28,6 +28,7 @@ in_each_mode!(
     transfer_coding_from_http_1_0,
     answers_about_as_long_as_a_buffer,
     reset_behind_a_long_answer,
+    reset_behind_a_whole_answer,
 );
 
 const BAD_HEADS: &[&str] = &[
@@ -483,5 +484,20 @@ fn reset_behind_a_long_answer(mode: Mode) {
         upstream.send(head.to_owned() + &"a".repeat(size - head.len()));
         upstream.reset();
         expect_truncated(&mut client, &size.to_string());
+    }
+}
+
+fn reset_behind_a_whole_answer(mode: Mode) {
+    for size in [100, 2047, 2048, 2049, 10_000] {
+        let (proxy, _origin, mut client, mut upstream) = through(mode);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        upstream.request();
+        // Both have come when the proxy looks.
+        proxy.suspend();
+        upstream.send(answer_of(size));
+        upstream.reset();
+        proxy.resume();
+        let body = client.response("GET").body;
+        assert!(answer_of(size).as_bytes().ends_with(&body), "{size} bytes");
     }
 }
