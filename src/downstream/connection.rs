@@ -97,22 +97,23 @@ async fn active(lane: &Lane, client: &Client) -> After {
         let after = {
             let _active = Held::new(&lane.counters.active);
             let mut head = lane.take_request_head();
-            let mut step = first(lane, client, &mut head);
-            if let Ok(Step::More) = step {
-                step = Box::pin(rest(lane, client, &mut head)).await;
-            }
+            // Matched, not assigned to: a step that lives through the wait would have a place of its own in the future.
+            let mut step = match first(lane, client, &mut head) {
+                Ok(Step::More) => Box::pin(rest(lane, client, &mut head)).await,
+                step => step,
+            };
             lane.give_request_head(head);
-            match step {
-                Ok(Step::Request(mut request)) => {
+            match &mut step {
+                Ok(Step::Request(request)) => {
                     lane.counters.requests.inc();
                     client.requests.set(client.requests.get() + 1);
                     #[cfg(debug_assertions)]
-                    crate::exchange::fault::provoke(lane, &request);
+                    crate::exchange::fault::provoke(lane, request);
                     let _in_flight = lane
                         .gate
                         .as_ref()
                         .map(|_| Held::new(&lane.counters.in_flight));
-                    attempt::run(lane, client, &mut request).await
+                    attempt::run(lane, client, request).await
                 }
                 Ok(Step::More | Step::Gone) => After::Close,
                 Err(rejection) => Box::pin(reject(lane, client, rejection)).await,
@@ -271,7 +272,7 @@ fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
     Err(Rejection::of_unread(answer))
 }
 
-async fn reject(lane: &Lane, client: &Client, rejection: Rejection) -> After {
+async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     let started = Instant::now();
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);

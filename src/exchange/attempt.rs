@@ -78,13 +78,14 @@ async fn attempts(
     index: usize,
     course: &mut Course,
 ) -> After {
-    match attempt(lane, client, request, index, false, course).await {
+    let fault = match attempt(lane, client, request, index, false, course).await {
         Ok((finish, connection)) => {
             let server = &request.group.servers[index];
-            finished(lane, client, request, server, &finish, connection, course)
+            return finished(lane, client, request, server, &finish, connection, course);
         }
-        Err(fault) => Box::pin(again(lane, client, request, index, fault, course)).await,
-    }
+        Err(fault) => fault,
+    };
+    Box::pin(again(lane, client, request, index, fault, course)).await
 }
 
 /// After a failed attempt: further ones until one gives an answer or no further one may be made.
@@ -225,7 +226,7 @@ async fn attempt(
     index: usize,
     fresh: bool,
     course: &mut Course,
-) -> Result<(Finish, Connection), Fault> {
+) -> Result<(Finish, Box<Connection>), Fault> {
     let group = request.group;
     let server = &group.servers[index];
     let counters = lane.server(server.id);
@@ -319,7 +320,7 @@ async fn tunnel(
 
 /// A pooled connection.
 #[inline]
-fn pooled(lane: &Lane, server: &Server) -> Option<Connection> {
+fn pooled(lane: &Lane, server: &Server) -> Option<Box<Connection>> {
     let pooled = server.pool.take(lane.deadlines.now());
     lane.counters.stale_upstream.add(server.pool.take_stale());
     if pooled.is_some() {
@@ -334,7 +335,7 @@ async fn connect(
     client: &Client,
     request: &Request<'_>,
     index: usize,
-) -> Result<Connection, Failure> {
+) -> Result<Box<Connection>, Failure> {
     let group = request.group;
     let server = &group.servers[index];
     lane.counters.new_upstream.inc();
@@ -436,7 +437,7 @@ pub(super) fn finished(
     request: &Request<'_>,
     server: &Server,
     finish: &Finish,
-    connection: Connection,
+    connection: Box<Connection>,
     course: &Course,
 ) -> After {
     let whole = request.upload.ended();

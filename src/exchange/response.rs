@@ -148,6 +148,21 @@ pub struct Answering<'x> {
 impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
     pub async fn run(&self, server: &Socket) -> Result<Finish, Failure> {
+        let start = self.start(server).await?;
+        if let Some(statuses) = self.unwanted_statuses
+            && statuses.contains(start.finish.status)
+            // With the rest of the request's body under way, neither can wait.
+            && !self.uploading.get()
+        {
+            self.unwanted.set(Some(Box::new(start)));
+            return Err(Failure::Unwanted);
+        }
+        self.pass_on(server, start).await
+    }
+
+    /// Waits for the final head. What it needs for that is not held while the answer leaves.
+    #[inline]
+    async fn start(&self, server: &Socket) -> Result<Start, Failure> {
         let mut head = self.lane.take_response_head();
         let mut pending = Vec::new();
         let mut received = None;
@@ -165,22 +180,14 @@ impl Answering<'_> {
         let start = match received {
             Received::Final(start) => start,
             // Boxed, like all rarer parts: what every exchange holds stays small.
-            other => Box::pin(self.start(server, &mut head, pending, other)).await?,
+            other => Box::pin(self.start_late(server, &mut head, pending, other)).await?,
         };
         self.lane.give_response_head(head);
-        if let Some(statuses) = self.unwanted_statuses
-            && statuses.contains(start.finish.status)
-            // With the rest of the request's body under way, neither can wait.
-            && !self.uploading.get()
-        {
-            self.unwanted.set(Some(Box::new(start)));
-            return Err(Failure::Unwanted);
-        }
-        self.pass_on(server, start).await
+        Ok(start)
     }
 
     /// Reads up to the final head, of which a part or an interim response has come; interim responses are passed on at once.
-    async fn start(
+    async fn start_late(
         &self,
         server: &Socket,
         head: &mut ResponseHead,

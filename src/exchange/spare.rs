@@ -19,7 +19,7 @@ pub(super) struct Spare {
     /// The beginning of the answer; the rest is still to be read.
     pub(super) start: Box<Start>,
     /// Where the rest comes from.
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
 }
 
 impl Spare {

@@ -308,7 +308,7 @@ impl Group {
     }
 
     /// A new connection to a server. May be dropped at any time.
-    pub async fn connect(&self, server: usize, now: u32) -> io::Result<Connection> {
+    pub async fn connect(&self, server: usize, now: u32) -> io::Result<Box<Connection>> {
         let server = &self.servers[server];
         let Some(address) = server.place() else {
             return Err(io::Error::other("the host name is not resolved"));
@@ -316,7 +316,7 @@ impl Group {
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
         let socket = connect::connect(&address, &self.connecting).await?;
-        Ok(Connection::new(socket, now, open))
+        Ok(Box::new(Connection::new(socket, now, open)))
     }
 }
 

@@ -69,7 +69,7 @@ impl Connection {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: u32,
 }
 
@@ -102,7 +102,7 @@ impl Pool {
     }
 
     /// The newest connection that is still good: open, within its age, and with nothing unasked-for to read. Others are closed on the way.
-    pub fn take(&self, now: u32) -> Option<Connection> {
+    pub fn take(&self, now: u32) -> Option<Box<Connection>> {
         loop {
             let Idle { connection, .. } = self.idle.borrow_mut().pop_back()?;
             if self.is_too_old(&connection, now) {
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, unless it has served its time; a full pool closes its oldest.
-    pub fn put(&self, connection: Connection, now: u32) {
+    pub fn put(&self, connection: Box<Connection>, now: u32) {
         if self.max_idle == 0
             || self.closed.get()
             || connection.requests >= self.requests_max
