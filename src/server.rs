@@ -87,6 +87,9 @@ impl Server {
     /// Opens everything and starts all threads. When it fails nothing is left running but threads that end with the process.
     /// `signals` are those that it heeds.
     pub fn start(config: Config, signals: &[c_int]) -> Result<Self, StartError> {
+        // Before the ports are open: who can connect may expect that a signal is heeded.
+        let signals =
+            Signals::new(signals).map_err(|error| failed("signals cannot be watched", error))?;
         let seats = seats(&config)?;
         raise_descriptor_limit(&config, seats.len());
         process::lift_locked_memory_limit();
@@ -100,6 +103,9 @@ impl Server {
         // Before there are threads: they take their privileges from the one that starts them.
         let keep = privileges::for_ports(addresses.iter().map(SocketAddr::port));
         let identity = privileges::renounce(config.account.as_ref(), keep).map_err(StartError)?;
+        let (events, received) = mpsc::channel();
+        let serving = Arc::new(AtomicBool::new(false));
+        watch_signals(signals, events.clone(), Arc::clone(&serving))?;
         try_options(&config)?;
         let driver = ring::choose(&config.io, seats.len())
             .map_err(|reason| failed("io = \"uring\" cannot be had", reason))?;
@@ -147,8 +153,7 @@ impl Server {
             draining: AtomicBool::new(false),
             listen: listen_again,
         });
-        let (events, received) = mpsc::channel();
-        watch_signals(signals, events.clone())?;
+        serving.store(true, Ordering::Relaxed);
         for seat in &seats {
             let ended = events.clone();
             let own = listeners.remove(0);
@@ -498,16 +503,23 @@ fn report(driver: &Driver) -> IoReport {
     }
 }
 
-fn watch_signals(signals: &[c_int], events: mpsc::Sender<Event>) -> Result<(), StartError> {
-    let mut signals =
-        Signals::new(signals).map_err(|error| failed("signals cannot be watched", error))?;
+fn watch_signals(
+    mut signals: Signals,
+    events: mpsc::Sender<Event>,
+    serving: Arc<AtomicBool>,
+) -> Result<(), StartError> {
     let watch = move || {
         for signal in signals.forever() {
             let event = match signal {
                 SIGHUP => Event::Idle("SIGHUP"),
                 SIGUSR1 => Event::Reopen,
                 SIGUSR2 => Event::Idle("SIGUSR2"),
-                _ => Event::Signal,
+                _ if serving.load(Ordering::Relaxed) => Event::Signal,
+                // Whatever the start waits for, such as a resolver, is not wanted any more.
+                _ => {
+                    tracing::info!("signal before the start was complete; bye");
+                    std::process::exit(0);
+                }
             };
             if events.send(event).is_err() {
                 return;

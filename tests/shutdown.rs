@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::{
@@ -20,6 +21,7 @@ in_each_mode!(
     tunnel_ends_with_the_timeout,
     steady_load_loses_nothing,
     signals_of_others_end_nothing,
+    signal_while_it_starts,
 );
 
 fn start(mode: Mode, shutdown_timeout: &str) -> (Proxy, Origin) {
@@ -195,6 +197,24 @@ fn exit_without_any_traffic(mode: Mode) {
 }
 
 /// There is no reload yet; to take such a signal for an end would be the worst answer.
+fn signal_while_it_starts(mode: Mode) {
+    let origin = Origin::bind();
+    for _ in 0..20 {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let mut starting = Config::new(mode)
+            .tables(&format!("[[listen]]\naddress = \"{address}\""))
+            .upstream(&[&origin.address], "")
+            .start_unawaited();
+        while TcpStream::connect(address).is_err() {
+            std::thread::yield_now();
+        }
+        starting.signal("TERM");
+        expect_exit_0(&mut starting);
+    }
+}
+
 fn signals_of_others_end_nothing(mode: Mode) {
     let (mut proxy, origin) = start(mode, "10s");
     let (mut client, mut upstream) = running(&proxy, &origin);

@@ -144,12 +144,23 @@ impl Config {
     #[track_caller]
     pub(crate) fn start(self) -> Proxy {
         let text = self.text();
+        let mut proxy = self.start_unawaited();
+        proxy.await_listeners(
+            text.matches("[[listen]]").count(),
+            !text.contains("enabled = false"),
+        );
+        proxy
+    }
+
+    /// Starts the proxy and waits for nothing: where it listens is not known.
+    pub(crate) fn start_unawaited(self) -> Proxy {
+        let text = self.text();
         let path = self.directory.join("ringlane.toml");
         std::fs::write(&path, &text).expect("a file for the configuration");
         let mut child = self.command(&path).spawn().expect("the proxy starts");
         let log = Log::follow(child.stderr.take().expect("a pipe"));
         let output = Log::follow(child.stdout.take().expect("a pipe"));
-        let mut proxy = Proxy {
+        Proxy {
             child,
             log,
             output,
@@ -158,12 +169,7 @@ impl Config {
             directory: self.directory,
             faults: self.faults,
             ended: false,
-        };
-        proxy.await_listeners(
-            text.matches("[[listen]]").count(),
-            !text.contains("enabled = false"),
-        );
-        proxy
+        }
     }
 
     /// Runs a proxy that cannot start: its exit and its log.
