@@ -124,8 +124,8 @@ fn descriptors_of_a_shard_that_starts_again(mode: Mode) {
     assert_eq!(proxy.connect().get("/").text(), "fine");
     let mut wire = proxy.connect();
     assert_eq!(wire.get("/").text(), "fine");
-    // What the dead shard gives back is enough for the listener, which the process opened first, and no more.
-    let listener = sockets(&proxy).min().expect("a listener");
+    // What the dead shard gives back is enough for the listener, which it had before its ring and its connections, and no more.
+    let listener = listening(&proxy);
     let before = limit_descriptors(&proxy, Some(listener + 1));
     wire.send("GET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it cannot be started", || {
@@ -148,15 +148,26 @@ fn is_served(proxy: &Proxy) -> io::Result<bool> {
     Ok(answer.ends_with("fine"))
 }
 
-/// The numbers of the proxy's sockets.
-fn sockets(proxy: &Proxy) -> impl Iterator<Item = u64> {
+/// The number of the proxy's listener.
+fn listening(proxy: &Proxy) -> u64 {
+    // Local address, state and inode are the second, fourth and tenth word of a line (proc_net_tcp in the kernel's documentation).
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", proxy.addresses[0].port());
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", proxy.pid()));
+    let sockets = sockets.expect("proc(5)");
+    let inode = sockets.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[1].ends_with(&port) && words[3] == LISTEN).then(|| words[9].to_owned())
+    });
+    let socket = format!("socket:[{}]", inode.expect("a listener"));
     let folder = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("proc(5)");
-    folder.filter_map(|entry| {
+    let mut numbers = folder.filter_map(|entry| {
         let path = entry.ok()?.path();
         let target = std::fs::read_link(&path).ok()?;
         let number = path.file_name()?.to_str()?.parse().ok()?;
-        target.to_str()?.starts_with("socket:").then_some(number)
-    })
+        (target.to_str()? == socket).then_some(number)
+    });
+    numbers.next().expect("the listener's descriptor")
 }
 
 /// Sets the proxy's limit of descriptors and gives what it was.
