@@ -209,7 +209,7 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), Flaw> {
     Ok((name, value))
 }
 
-pub(super) fn passive(table: &Reader<'_>, complaints: &Complaints<'_>) -> Passive {
+pub(super) fn passive(table: &Reader<'_>, servers: usize, complaints: &Complaints<'_>) -> Passive {
     let (eject, eject_max) = (table.duration("eject"), table.duration("eject_max"));
     if table.gives("eject") && table.gives("eject_max") && eject > eject_max {
         let (eject, eject_max) = (units::Span(eject), units::Span(eject_max));
@@ -223,12 +223,23 @@ pub(super) fn passive(table: &Reader<'_>, complaints: &Complaints<'_>) -> Passiv
     } else {
         eject_max.max(eject)
     };
+    let max_ejected_percent = table.number("max_ejected") as u8;
+    if servers > 0 && servers * usize::from(max_ejected_percent) < 100 {
+        let flaw = Flaw::new(format!(
+            "no server is ever ejected: {max_ejected_percent} % of {servers} is less than one"
+        ));
+        let help = match 100_usize.div_ceil(servers) {
+            100 => "set max_ejected = 100".to_owned(),
+            least => format!("set max_ejected = {least} or more"),
+        };
+        complaints.warning(&table.span_of("max_ejected"), flaw.help(help));
+    }
     Passive {
         fall: table.number("fall") as u32,
         window: table.duration("window"),
         eject_max,
         eject: eject.min(eject_max),
-        max_ejected_percent: table.number("max_ejected") as u8,
+        max_ejected_percent,
         statuses: table.parsed("statuses", statuses),
     }
 }

@@ -73,6 +73,22 @@ pub(super) fn check(
     }
 }
 
+/// Complains about a server's weight where the policy goes by the servers' order alone.
+pub(super) fn check_weight(
+    server: &Reader<'_>,
+    policy: Policy,
+    weight: u16,
+    complaints: &Complaints<'_>,
+) {
+    if policy == Policy::First && weight > 0 && server.changes("weight") {
+        let flaw = Flaw::new(format!(
+            "weight {weight} acts like 1: the policy is \"first\""
+        ));
+        let flaw = flaw.help("put the servers in the order in which they are to be taken");
+        complaints.warning(&server.span_of("weight"), flaw);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

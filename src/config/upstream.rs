@@ -5,8 +5,8 @@ use toml::Spanned;
 use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
 use super::{
-    HostPolicy, Pool, Server, ServerAddress, Statuses, Upstream, WhenNoneHealthy, address, health,
-    listen, policy, source, sticky,
+    HostPolicy, Policy, Pool, Server, ServerAddress, Statuses, Upstream, WhenNoneHealthy, address,
+    health, listen, policy, source, sticky,
 };
 
 const NAME_BYTES_MAX: usize = 64;
@@ -49,8 +49,8 @@ pub(super) fn upstreams(
 }
 
 fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> Upstream {
-    let servers = servers(table, complaints);
     let policy = policy::policy(table);
+    let servers = servers(table, policy, complaints);
     policy::check(table, policy, &servers, complaints);
     let upstream = Upstream {
         name: table.parsed("name", name).unwrap_or_default(),
@@ -70,7 +70,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
             .map(|table| health::check(&table, &servers, complaints)),
         passive: table
             .table_if_given("passive")
-            .map(|table| health::passive(&table, complaints)),
+            .map(|table| health::passive(&table, servers.len(), complaints)),
         sticky: table
             .table_if_given("sticky")
             .map(|table| sticky::sticky(&table, complaints)),
@@ -207,7 +207,7 @@ fn pool(table: &Reader<'_>) -> Pool {
     }
 }
 
-fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
+fn servers(upstream: &Reader<'_>, policy: Policy, complaints: &Complaints<'_>) -> Vec<Server> {
     let tables = upstream.tables("server");
     if upstream.lacks("server") {
         let flaw = Flaw::new("this upstream has no server");
@@ -245,6 +245,7 @@ fn servers(upstream: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Server> {
             let help = "give one of them another name: metrics and orders go by it";
             complaints.error(&table.span_of("name"), flaw.help(help));
         }
+        policy::check_weight(table, policy, server.weight, complaints);
         servers.push(server);
     }
     servers

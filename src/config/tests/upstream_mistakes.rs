@@ -94,6 +94,10 @@ fn mistakes_in_balancing() {
             "[[upstream]]\nname = \"b\"\nserver = [{ address = \"127.0.0.1:1\", weight = 0 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
             &["warning 9: every server has weight 0: all requests get 503"],
         ),
+        (
+            "[[upstream]]\nname = \"b\"\npolicy = \"first\"\nserver = [{ address = \"127.0.0.1:1\", weight = 5 }, { address = \"127.0.0.1:2\", weight = 0 }]\n[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/b\"\nupstream = \"b\"",
+            &["warning 10: weight 5 acts like 1: the policy is \"first\" (put the servers"],
+        ),
     ]);
 }
 
@@ -183,16 +187,32 @@ fn mistakes_in_health() {
             "health = { pth = \"/\" }",
             &["error 7: there is no key `pth` in [upstream.health] (did you mean `path`?)"],
         ),
+    ]);
+}
+
+#[test]
+fn mistakes_in_passive_checks() {
+    assert_each(&[
         (
-            "passive = { eject = \"10s\", eject_max = \"5s\" }",
+            "passive = { eject = \"10s\", eject_max = \"5s\", max_ejected = 100 }",
             &["error 7: eject_max is 5s, shorter than the first ejection of 10s"],
         ),
         (
             "passive = { max_ejected = 101 }",
-            &["error 7: max_ejected is 101; it takes 1 to 100"],
+            &[
+                "error 7: max_ejected is 101; it takes 1 to 100",
+                "warning 7: no server is ever ejected",
+            ],
         ),
         (
-            "passive = { statuses = \"teapot\" }",
+            "passive = {}",
+            &[
+                "warning 7: no server is ever ejected: 50 % of 1 is less than one (set max_ejected = 100)",
+            ],
+        ),
+        ("passive = { max_ejected = 100 }", &[]),
+        (
+            "passive = { statuses = \"teapot\", max_ejected = 100 }",
             &["error 7: statuses: `teapot` is no status"],
         ),
     ]);
