@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Answer, Client, DEFAULT_ADDRESS, reachable};
+use super::table::plain;
 use super::{WRONG_USE, say};
 use crate::config::{Admin, Reading, Token, read_token};
 
@@ -167,7 +168,10 @@ fn accepted(Answer { status, body }: Answer) -> Result<String, Failure> {
         .ok()
         .and_then(|refusal: Value| Some(refusal.get("error")?.as_str()?.to_owned()));
     let error = error.unwrap_or_else(|| body.trim().to_owned());
-    Err(Failure::Proxy(format!("{error} (status {status})")))
+    Err(Failure::Proxy(format!(
+        "{} (status {status})",
+        plain(&error)
+    )))
 }
 
 impl Place {

@@ -84,11 +84,17 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What another process wrote, on one line and without what would steer the terminal.
+pub(super) fn plain(text: &str) -> String {
+    let plain = |char: char| if char.is_control() { '?' } else { char };
+    text.chars().map(plain).collect()
+}
+
 /// A value as it is, and a dash where there is none.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         other => other.to_string(),
     }
 }

@@ -73,6 +73,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_in_a_status_steers_the_terminal() {
+        let status = json!({
+            "version": "\u{1b}[2J",
+            "upstreams": [{"name": "a\nb", "servers": [{"name": "\u{9b}5m", "reason": "c\rd"}]}],
+        });
+        let page = page(&status);
+        assert!(page.chars().all(|char| char == '\n' || !char.is_control()));
+        assert!(
+            ["?[2J", "a?b", "?5m", "c?d"]
+                .iter()
+                .all(|text| page.contains(text)),
+            "{page}"
+        );
+    }
+
+    #[test]
     fn columns_are_aligned_and_what_is_unknown_is_a_dash() {
         let status = json!({
             "version": "1.2.3", "pid": 7, "uptime_s": 60, "draining": false, "io": {"mode": "epoll"},

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::rows::{Mood, SERVERS, SHARDS, Server, Shard, Sort, number};
-use crate::cli::table::{Column, headline, list, table, text};
+use crate::cli::table::{Column, headline, list, plain, table, text};
 
 /// A line of the view.
 #[derive(Clone, Debug)]
@@ -16,11 +16,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Whatever is in a name, it must not steer the terminal.
     fn new(mood: Mood, text: &str) -> Self {
-        let plain = |char: char| if char.is_control() { '?' } else { char };
         Self {
-            text: text.trim_end().chars().map(plain).collect(),
+            text: plain(text.trim_end()),
             mood,
         }
     }
