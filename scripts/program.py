@@ -1,7 +1,8 @@
-"""The program under test."""
+"""The program under test, and what it runs on."""
 
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -18,3 +19,8 @@ def ringlane(given=None, profile="release"):
     if not (given.is_file() and os.access(given, os.X_OK)):
         sys.exit(f"FAILED: {given} is no program: build it with cargo build, or leave --binary out")
     return given.resolve()
+
+
+def kernel():
+    """The kernel's version, without what a distribution or a build adds to it."""
+    return platform.release().partition("-")[0]
