@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 use self::health::Health;
 use crate::admin::{Admin, Orders};
 use crate::config::keys::CONNECTIONS_PER_SHARD_DEFAULT;
-use crate::config::{Config, Shards};
+use crate::config::{Config, Listen, Shards};
 use crate::net::listener;
 use crate::net::privileges::{self, Identity};
 use crate::net::ring::{self, Driver};
@@ -364,8 +364,12 @@ fn check_ceiling(memory: Option<&Memory>, shards: usize) -> Result<(), StartErro
     }
 }
 
-/// Finds out now which options of connections to servers are refused, rather than at each connection.
+/// Finds out now which options are refused to the user that runs, rather than at each connection to a server, and when a shard that died
+/// opens its listeners again.
 fn try_options(config: &Config) -> Result<(), StartError> {
+    for Listen { address, tcp, .. } in &config.listens {
+        option::try_tcp(tcp).map_err(|error| failed(format!("listener {address}"), error))?;
+    }
     config.upstreams.iter().try_for_each(|upstream| {
         let name = &upstream.name;
         option::try_tcp(&upstream.tcp).map_err(|error| failed(format!("upstream {name}"), error))?;

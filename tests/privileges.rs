@@ -217,3 +217,39 @@ fn options_that_are_refused_end_the_start() {
         "{log}"
     );
 }
+
+/// Root may open a listener that the user that the proxy becomes may not open again.
+#[test]
+fn options_that_the_user_may_not_set_end_the_start() {
+    let test = "options_that_the_user_may_not_set_end_the_start";
+    let (Some(algorithm), true) = (privileged_algorithm(), is_root(test)) else {
+        eprintln!("{test}: left out: no algorithm here is for privileged users alone");
+        return;
+    };
+    let (status, log) = Config::new(Mode::Epoll)
+        .key("user = \"nobody\"")
+        .upstream(&["127.0.0.1:9"], "")
+        .tables(&format!(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\ncongestion = \"{algorithm}\"\n"
+        ))
+        .start_to_fail();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("listener 127.0.0.1:0: congestion cannot be set"),
+        "{log}"
+    );
+}
+
+/// A congestion control algorithm that takes `CAP_NET_ADMIN`.
+fn privileged_algorithm() -> Option<String> {
+    let list = |kind| {
+        let path = format!("/proc/sys/net/ipv4/tcp_{kind}_congestion_control");
+        std::fs::read_to_string(path).expect("the kernel says")
+    };
+    let allowed = list("allowed");
+    let allowed: BTreeSet<_> = allowed.split_whitespace().collect();
+    list("available")
+        .split_whitespace()
+        .find(|name| !allowed.contains(name))
+        .map(str::to_owned)
+}

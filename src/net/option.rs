@@ -22,7 +22,11 @@ pub struct OptionError {
 
 impl std::fmt::Display for OptionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} cannot be set: {}", self.option, self.error)
+        write!(f, "{} cannot be set: {}", self.option, self.error)?;
+        if self.option == "congestion" {
+            f.write_str("; it must be in net.ipv4.tcp_available_congestion_control, and for unprivileged users in tcp_allowed_congestion_control")?;
+        }
+        Ok(())
     }
 }
 

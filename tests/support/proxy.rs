@@ -88,7 +88,6 @@ impl Config {
         self
     }
 
-    /// Where this test may put files.
     /// Lets requests for `/fault/...` provoke faults.
     pub(crate) fn faults(mut self) -> Self {
         self.faults = true;
@@ -107,6 +106,7 @@ impl Config {
         self
     }
 
+    /// Where this test may put files.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
