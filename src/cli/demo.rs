@@ -105,7 +105,7 @@ fn guide(server: &Server, origins: &[(&str, SocketAddr)]) -> String {
     if let Some(proxy) = server.listening().first() {
         lines.push(format!(
             "\nTry, in another terminal:\n\
-             \x20 curl -i http://{proxy}/              # each origin answers in turn\n\
+             \x20 curl -i http://{proxy}/              # each shard takes the origins in turn\n\
              \x20 curl http://{proxy}/headers          # what an origin gets to see\n\
              \x20 curl -N http://{proxy}/events        # server-sent events leave at once\n\
              \x20 curl -o /dev/null http://{proxy}/bytes/1073741824\n\
