@@ -52,7 +52,7 @@ def longest(groups):
 
 def caption(conditions):
     names = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items() if name != "relay")
-    return f"Bars: relative to nginx, shorter is better. {conditions['date'][:10]}, Linux {conditions['kernel']}, {names}"
+    return f"Bars: medians relative to nginx's, up to 2.2x; shorter is better. {conditions['date'][:10]}, Linux {conditions['kernel']}, {names}"
 
 
 def legend(summary):
