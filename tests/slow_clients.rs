@@ -93,15 +93,8 @@ fn timeouts(proxy: &Proxy, kind: &str) -> u64 {
     count.expect("a counter")
 }
 
-/// A client whose receive buffer is small, so that its kernel acknowledges little ahead of it.
 fn narrow_client(proxy: &Proxy) -> Wire {
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a socket option");
-    socket
-        .connect(&proxy.addresses[0].into())
-        .expect("the proxy listens");
-    Wire::new(socket)
+    Wire::connect_narrow(proxy.addresses[0])
 }
 
 /// Sends `piece` every 100 ms until an answer or the end comes, at most [`PATIENCE`].

@@ -23,6 +23,14 @@ impl Origin {
         Self::bind_with_backlog("127.0.0.1:0", 1024)
     }
 
+    /// One whose connections have small receive buffers: what it does not read soon stays with the proxy.
+    pub(crate) fn bind_narrow() -> Self {
+        let origin = Self::bind();
+        let narrowed = origin.socket.set_recv_buffer_size(4096);
+        narrowed.expect("a socket option");
+        origin
+    }
+
     pub(crate) fn bind_v6() -> Self {
         Self::bind_with_backlog("[::1]:0", 1024)
     }

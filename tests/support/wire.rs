@@ -32,6 +32,14 @@ impl Wire {
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
 
+    /// A client whose receive buffer is small, so that its kernel acknowledges little ahead of it.
+    pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a socket option");
+        socket.connect(&address.into()).expect("the proxy listens");
+        Self::new(socket)
+    }
+
     #[track_caller]
     pub(crate) fn connect_unix(path: &Path) -> Self {
         let address = SockAddr::unix(path).expect("a path short enough for a socket");
