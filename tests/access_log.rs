@@ -14,6 +14,7 @@ in_each_mode!(
     on_standard_output,
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
+    answers_that_break_off,
     complete_after_a_stop,
     written_while_running,
     rotated,
@@ -282,4 +283,38 @@ fn written_while_running(mode: Mode) {
     eventually("the log is written", || {
         std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'))
     });
+}
+
+/// A line tells what the client got of an answer that was not whole, and which server it was.
+fn answers_that_break_off(mode: Mode) {
+    let origin = Origin::bind();
+    let config = Config::new(mode).key("shutdown_timeout = \"20s\"");
+    let path = config.directory().join("access.log");
+    let proxy = config
+        .tables(&format!(
+            "[access_log]\npath = \"{}\"\nformat = \"json\"\n[admin]\naddress = \"127.0.0.1:0\"",
+            path.display()
+        ))
+        .upstream(&[&origin.address], "retries = 0")
+        .start();
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send("HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\n\r\n");
+    client.response_head("GET");
+    upstream.send("hello");
+    client.expect("hello");
+    drop(upstream);
+    client.expect_end();
+    let (mut client, upstream) = proxy.reach(&origin);
+    drop(upstream);
+    assert_eq!(client.response("GET").status, 502);
+    assert_eq!(proxy.status()["totals"]["responses"]["2xx"], 1);
+    let lines = lines_after_stop(proxy, &path, 2);
+    let part = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("an object");
+        let number = |name: &str| line[name].as_u64().expect("a number");
+        assert_eq!(line["server"], "a");
+        (number("status"), number("body_bytes_sent"))
+    };
+    assert_eq!(part(&lines[0]), (206, 5));
+    assert_eq!(part(&lines[1]).0, 502);
 }

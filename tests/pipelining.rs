@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, in_each_mode, ok};
+use support::{Config, Mode, Origin, QUIET, Wire, in_each_mode, ok};
 
 in_each_mode!(
     answered_in_order,
@@ -14,6 +14,7 @@ in_each_mode!(
     refused_once,
     split_anywhere,
     half_closed_client_gets_its_answers,
+    a_truncated_answer_does_not_cut_those_before_it,
 );
 
 fn answered_in_order(mode: Mode) {
@@ -74,7 +75,7 @@ fn hundreds_without_reading(mode: Mode) {
     let mut client = proxy.connect();
     let request = |number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n");
     client.send((0..1000).map(request).collect::<Vec<_>>().concat());
-    std::thread::sleep(support::QUIET);
+    std::thread::sleep(QUIET);
     for number in 0..1000 {
         assert!(
             client
@@ -105,7 +106,7 @@ fn after_a_refused_request(mode: Mode) {
     for expected in [404, 200, 404, 404, 200] {
         assert_eq!(client.response("GET").status, expected);
     }
-    client.expect_silence(support::QUIET);
+    client.expect_silence(QUIET);
 }
 
 fn refused_once(mode: Mode) {
@@ -113,10 +114,10 @@ fn refused_once(mode: Mode) {
     let mut client = proxy.connect();
     let (begin, end) = NO_ROUTE.split_at(20);
     client.send(begin);
-    std::thread::sleep(support::QUIET);
+    std::thread::sleep(QUIET);
     client.send(end);
     assert_eq!(client.response("GET").status, 404);
-    client.expect_silence(support::QUIET);
+    client.expect_silence(QUIET);
     assert_eq!(client.get("/a").status, 200);
 }
 
@@ -177,4 +178,28 @@ fn half_closed_client_gets_its_answers(mode: Mode) {
     assert_eq!(client.response("GET").text(), "/1");
     assert_eq!(client.response("GET").text(), "/2");
     client.expect_close();
+}
+
+/// The proxy ends the connection while a further request is unread: with a plain close the kernel would reset it, and drop what the client
+/// has not taken yet.
+fn a_truncated_answer_does_not_cut_those_before_it(mode: Mode) {
+    const BODY: usize = 200_000;
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .upstream(&[&origin.address], "retries = 0")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send(ok(&"1".repeat(BODY)));
+    upstream.request();
+    client.send(b"POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nunread");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    drop(upstream);
+    std::thread::sleep(QUIET);
+    assert_eq!(client.response("GET").body.len(), BODY);
+    client.response_head("GET");
+    client.expect("half");
+    client.expect_end();
 }

@@ -14,6 +14,7 @@ in_each_mode!(
     clients_that_leave_are_not_served,
     a_place_that_another_shard_frees_is_found,
     a_failed_request_frees_its_place,
+    a_request_that_met_a_dead_server_waits_for_a_full_one,
     connections_are_limited_apart_from_requests,
     idle_connections_of_other_shards_make_room,
 );
@@ -254,4 +255,28 @@ fn idle_connections_of_other_shards_make_room(mode: Mode) {
         assert!(open.is_some_and(|open| open <= 1), "{open:?}");
     }
     assert!(served.connections() > 1, "no shard but one had a request");
+}
+
+/// It never reached a server, so it may wait like one that has just come.
+fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 8\n\
+             server = [{{ address = \"{}\" }}, {{ address = \"{}\", max_requests = 1 }}]",
+            Origin::nowhere(),
+            origin.address
+        ))
+        .start();
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().target, "/first");
+    let mut second = ask(&proxy, "/second");
+    await_length(&proxy, 1);
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(upstream.request().target, "/second");
+    upstream.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
 }

@@ -7,7 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::{
-    Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, eventually, in_each_mode, ok, took_about,
+    Config, End, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, eventually, in_each_mode, ok,
+    took_about,
 };
 
 in_each_mode!(
@@ -15,6 +16,7 @@ in_each_mode!(
     idle_connections_are_closed,
     nobody_new_is_accepted,
     timeout_ends_what_still_runs,
+    an_answer_without_length_is_not_ended_in_good_order,
     second_signal_ends_at_once,
     running_upload_is_finished,
     exit_without_any_traffic,
@@ -164,6 +166,21 @@ fn tunnel_ends_with_the_timeout(mode: Mode) {
     client.expect_end();
     expect_exit_0(&mut proxy);
     took_about(since, Duration::from_millis(600));
+}
+
+/// The end of the connection would be the end of the body.
+fn an_answer_without_length_is_not_ended_in_good_order(mode: Mode) {
+    let (mut proxy, origin) = start(mode, "100ms");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\n\r\nhalf of it");
+    client.response_head("GET");
+    client.expect("half of it");
+    proxy.signal("TERM");
+    expect_exit_0(&mut proxy);
+    assert_eq!(client.read_to_end().1, End::Reset);
 }
 
 fn second_signal_ends_at_once(mode: Mode) {

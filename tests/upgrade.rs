@@ -16,6 +16,7 @@ in_each_mode!(
     upgrade_not_asked_for,
     upgrade_that_connection_does_not_list,
     upgrade_in_http_1_0,
+    bytes_are_counted_once_and_as_they_move,
 );
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -201,4 +202,31 @@ fn upgrade_in_http_1_0(mode: Mode) {
     assert_eq!(client.response("GET").status, 200);
     assert!(!served.only_request().head.has("upgrade"));
     client.expect_end();
+}
+
+fn bytes_are_counted_once_and_as_they_move(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut client = proxy.connect();
+    client.send(format!("{HANDSHAKE}{}", "e".repeat(1000)));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    let server = proxy.server(0);
+    let sent = server["bytes_out"].as_u64().expect("a number"); // the head
+    upstream.send(format!("{SWITCHED}{}", "s".repeat(100)));
+    assert_eq!(client.response("GET").status, 101);
+    client.read(100);
+    upstream.read(1000);
+    client.send([b'u'; 500]);
+    upstream.read(500);
+    upstream.send([b'd'; 50]);
+    client.read(50);
+    let totals = &proxy.status()["totals"];
+    assert_eq!(totals["bytes_in"], HANDSHAKE.len() + 1000 + 500);
+    let server = proxy.server(0);
+    assert_eq!(server["bytes_out"], sent + 1000 + 500);
+    assert_eq!(server["bytes_in"], SWITCHED.len() + 100 + 50);
 }

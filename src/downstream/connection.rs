@@ -18,7 +18,7 @@ use crate::exchange::client::{After, Client};
 use crate::exchange::lane::{Held, Lane};
 use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
-use crate::exchange::transfer::{self, TransferError};
+use crate::exchange::transfer;
 use crate::http1::answer::{Answer, Form};
 use crate::http1::head::RequestHead;
 use crate::net::deadline::{Interrupt, Slot, Ticks};
@@ -238,10 +238,7 @@ async fn rest<'l>(
         };
         match received {
             Ok(None) => {}
-            Ok(Some(0))
-            | Err(TransferError::Gone | TransferError::Overdue | TransferError::TooSlow) => {
-                return Ok(Step::Gone);
-            }
+            Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
             Ok(Some(count)) => {
                 lane.counters.bytes_in.add(count as u64);
                 if let Step::Request(request) = from_pending(lane, client, head)? {

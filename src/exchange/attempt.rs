@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use super::client::{After, Client};
@@ -55,7 +55,9 @@ async fn without_server(
     course: &mut Course,
 ) -> After {
     let served = match &request.group.queue {
-        Some(queue) if why == NoServer::AllFull => queue::wait(lane, client, request, queue).await,
+        Some(queue) if why == NoServer::AllFull => {
+            queue::wait(lane, client, request, queue, &[]).await
+        }
         _ => Err(Unserved::NoServer(why)),
     };
     let answer = match served {
@@ -67,7 +69,7 @@ async fn without_server(
             return After::Close;
         }
     };
-    own_answer(lane, client, request, answer, course).await
+    own_answer(lane, client, request, "", answer, course).await
 }
 
 /// The first attempt, and what follows when it gives no answer.
@@ -102,7 +104,7 @@ async fn again(
         let server = &group.servers[index];
         group.release();
         count(lane, group, index, &fault, course.reused);
-        let Some((kind, next)) = another(lane, request, index, &fault, course) else {
+        let Some((kind, next)) = another(lane, client, request, index, &fault, course).await else {
             return give_up(lane, client, request, server, fault, course).await;
         };
         if let Fault::Status(spare) = fault
@@ -129,8 +131,9 @@ async fn again(
 }
 
 /// Why and on which server the request is tried again, if it is.
-fn another(
+async fn another(
     lane: &Lane,
+    client: &Client,
     request: &Request<'_>,
     index: usize,
     fault: &Fault,
@@ -144,7 +147,14 @@ fn another(
         course.tried.push(index);
         group.choose(request.key, request.traits.bond, &course.tried)
     };
-    let next = next.ok()?;
+    let next = match (next, &group.queue) {
+        // What never reached a server may wait like what has just come.
+        (Err(NoServer::AllFull), Some(queue)) if kind == RetryKind::Connect => {
+            let waited = queue::wait(lane, client, request, queue, &course.tried).await;
+            waited.ok()?
+        }
+        (next, _) => next.ok()?,
+    };
     // A request that never reached a server burdens the next one no more than if it had come there first.
     if kind != RetryKind::Connect && !group.may_retry() {
         lane.counters.upstreams[group.id].retries_refused.inc();
@@ -175,7 +185,7 @@ async fn give_up(
     }
     match spare {
         Some(spare) => spare.deliver(lane, client, request, course).await,
-        None => own_answer(lane, client, request, answer, course).await,
+        None => own_answer(lane, client, request, &server.name, answer, course).await,
     }
 }
 
@@ -187,8 +197,15 @@ pub(super) fn ended(
     after: After,
     course: &Course,
 ) -> After {
+    let delivered = course.delivered;
+    if delivered.status > 0 {
+        lane.counters.responses.count(delivered.status);
+    }
     let outcome = Outcome {
+        status: delivered.status,
+        body_bytes_sent: delivered.body_bytes,
         server: &server.name,
+        upstream_us: delivered.head_us,
         ..Outcome::default()
     };
     log(lane, request, &outcome, course);
@@ -211,7 +228,10 @@ pub(super) fn answering<'x>(
         index,
         server: &request.group.servers[index],
         uploading: Cell::new(!request.upload.ended()),
+        reset: Cell::new(false),
         head_seen: Cell::new(false),
+        interim_leaving: Cell::new(false),
+        delivered: Cell::default(),
         started,
         unwanted_statuses: None,
         unwanted: Cell::new(None),
@@ -238,13 +258,13 @@ async fn attempt(
         Instant::now()
     };
     let pooled = if fresh { None } else { pooled(lane, server) };
+    course.reused = pooled.is_some();
     let mut connection = match pooled {
         Some(connection) => connection,
         None => Box::pin(connect(lane, client, request, index))
             .await
             .map_err(Fault::Answer)?,
     };
-    course.reused = connection.is_reused();
     connection.count_request();
     request.set_host(server);
     counters.bytes_out.add(request.outgoing.len() as u64);
@@ -266,14 +286,22 @@ async fn attempt(
     // When the send failed because the server has closed, it may still have answered first.
     let uploads = !request.upload.ended() && sent.is_ok();
     let mut answering = answering(lane, client, request, index, started);
+    answering
+        .reset
+        .set(matches!(sent, Err(TransferError::Reset)));
     if course.retries_left > 0 && may_act_twice(request) {
         answering.unwanted_statuses = group.retry_statuses.as_ref();
     }
     let answered = if uploads {
         client.presence.end(client);
+        client.deadline.clear(Slot::Response);
         Box::pin(both(&answering, request, &connection))
             .await
-            .inspect_err(|fault| abandon(fault, &connection))
+            .inspect_err(|fault| {
+                if matches!(fault, Fault::Upload { .. }) {
+                    discard_unsent(&connection);
+                }
+            })
     } else {
         client
             .deadline
@@ -284,8 +312,12 @@ async fn attempt(
             .await
             .map_err(Fault::Answer)
     };
-    let finish = match (answered, answering.unwanted.take()) {
-        (Err(_), Some(start)) => {
+    course.delivered = answering.delivered.get();
+    // What a server has not got of a request would be taken for the next one, or the next one for it.
+    let is_sent = sent.is_ok() && !answering.uploading.get();
+    let mut finish = match (answered, answering.unwanted.take()) {
+        (Err(_), Some(mut start)) => {
+            start.forbid_reuse_unless(is_sent);
             return Err(Fault::Status(Box::new(Spare {
                 index,
                 start,
@@ -294,28 +326,18 @@ async fn attempt(
         }
         (answered, _) => answered?,
     };
+    finish.reusable &= is_sent;
+    if !is_sent {
+        discard_unsent(&connection);
+    }
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
-        Box::pin(tunnel(lane, client, server, &connection, early)).await;
+        let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
+        if Box::pin(carrying).await {
+            lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
+        }
     }
     Ok((finish, connection))
-}
-
-async fn tunnel(
-    lane: &Lane,
-    client: &Client,
-    server: &Server,
-    connection: &Connection,
-    early: &[u8],
-) {
-    let carried = tunnel::run(lane, client, &connection.socket, early).await;
-    lane.counters.bytes_in.add(carried.up);
-    lane.server(server.id).bytes_out.add(carried.up);
-    lane.server(server.id).bytes_in.add(carried.down);
-    lane.counters.bytes_out.add(carried.down);
-    if carried.idle {
-        lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
-    }
 }
 
 /// A pooled connection.
@@ -384,13 +406,15 @@ fn connect_failure(error: &io::Error) -> FailureKind {
 
 /// Has what the server has not taken of a body that was cut off thrown away: else it would stay in the socket's buffer, and hold the
 /// connection open, for as long as the server does not read.
-fn abandon(fault: &Fault, connection: &Connection) {
-    if matches!(fault, Fault::Upload { .. }) && connection.socket.has_unsent() {
+#[cold]
+fn discard_unsent(connection: &Connection) {
+    if connection.socket.has_unsent() {
         connection.socket.reset_on_close();
     }
 }
 
-/// Sends the rest of the body and passes the answer on at the same time.
+/// Sends the rest of the body and passes the answer on at the same time. After an answer that came early the server still gets the rest
+/// where it may want it.
 async fn both(
     answering: &Answering<'_>,
     request: &mut Request<'_>,
@@ -407,25 +431,45 @@ async fn both(
     } = request;
     let mut upload = pin!(upload.run(lane, client, &connection.socket, outgoing));
     let mut answer = pin!(answering.run(&connection.socket));
-    let mut ended = false;
+    let (mut ended, mut finish) = (false, None);
     poll_fn(|cx| {
         if !ended && let Poll::Ready(result) = upload.as_mut().poll(cx) {
             ended = true;
-            let begun = answering.head_seen.get();
             match result {
                 Ok(()) => answering.uploading.set(false),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
-                Err(error) => return Poll::Ready(Err(Fault::Upload { error, begun })),
+                Err(UploadError::ServerReset) => answering.reset.set(true),
+                Err(error) => {
+                    let begun = answering.head_seen.get() || answering.interim_leaving.get();
+                    let fault = Fault::Upload { error, begun };
+                    if finish.is_none() {
+                        return Poll::Ready(Err(fault));
+                    }
+                    // The client has its whole answer.
+                    if let Some(kind) = fault.timeout() {
+                        lane.counters.timeout(kind).inc();
+                    }
+                }
             }
-            if !begun {
+            if !answering.head_seen.get() {
                 client
                     .deadline
                     .set(Slot::Response, group.response_header_ticks);
             }
-            client.presence.begin(lane, client);
+            if finish.is_none() {
+                client.presence.begin(lane, client);
+            }
         }
-        answer.as_mut().poll(cx).map_err(Fault::Answer)
+        let whole = match finish.take() {
+            Some(whole) => whole,
+            None => ready!(answer.as_mut().poll(cx)).map_err(Fault::Answer)?,
+        };
+        if ended || !whole.awaits_upload {
+            return Poll::Ready(Ok(whole));
+        }
+        finish = Some(whole);
+        Poll::Pending
     })
     .await
 }
@@ -501,6 +545,7 @@ async fn own_answer(
     lane: &Lane,
     client: &Client,
     request: &Request<'_>,
+    server: &str,
     answer: Answer,
     course: &Course,
 ) -> After {
@@ -515,6 +560,7 @@ async fn own_answer(
     let outcome = Outcome {
         status: answer.status,
         body_bytes_sent,
+        server,
         ..Outcome::default()
     };
     log(lane, request, &outcome, course);

@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::pace::Pace;
-use super::response::{Answering, Failure, Finish, Start};
+use super::response::{Answering, Delivered, Failure, Finish, Start};
 use super::transfer::{self, Patience, TransferError};
 use crate::http1::body::{Coding, Reader};
 use crate::net::deadline::Slot;
@@ -19,8 +19,14 @@ impl Answering<'_> {
             mut finish,
         } = start;
         self.client.presence.answered();
+        self.delivered.set(Delivered {
+            status: finish.status,
+            body_bytes: 0,
+            head_us: finish.head_us,
+        });
         self.send_queued(out).await?;
         if !reader.ended() {
+            self.count_body(&finish);
             // Boxed, like all rarer parts: what every exchange holds stays small.
             Box::pin(self.body(server, &mut reader, coding, &mut finish)).await?;
         }
@@ -35,9 +41,12 @@ impl Answering<'_> {
         coding: Coding,
         finish: &mut Finish,
     ) -> Result<(), Failure> {
-        let truncated = Failure::Truncated {
-            until_close: !finish.persistent && matches!(coding, Coding::Identity),
-        };
+        let until_close = !finish.persistent && matches!(coding, Coding::Identity);
+        let truncated = Failure::Truncated { until_close };
+        if until_close {
+            // Also when it is the process that ends.
+            self.client.socket.reset_on_close();
+        }
         while !reader.ended() {
             self.client
                 .deadline
@@ -51,7 +60,8 @@ impl Answering<'_> {
                 _ => truncated,
             })?;
             if input.is_empty() {
-                return self.end_of_stream(reader, coding, truncated).await;
+                self.end_of_stream(reader, coding, truncated).await?;
+                break;
             }
             self.lane
                 .server(self.server.id)
@@ -60,9 +70,21 @@ impl Answering<'_> {
             let passed = self.pass(&input, reader, coding, finish, truncated).await;
             self.lane.give(input);
             passed?;
+            self.count_body(finish);
+        }
+        if until_close {
+            self.client.socket.finish_on_close();
         }
         self.client.deadline.clear(Slot::Response);
         Ok(())
+    }
+
+    /// Tells how much of the body the client has got, for when the rest does not follow.
+    fn count_body(&self, finish: &Finish) {
+        self.delivered.set(Delivered {
+            body_bytes: finish.body_bytes,
+            ..self.delivered.get()
+        });
     }
 
     /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
@@ -115,7 +137,7 @@ impl Answering<'_> {
         coding: Coding,
         truncated: Failure,
     ) -> Result<(), Failure> {
-        if !matches!(reader, Reader::UntilClose) {
+        if !matches!(reader, Reader::UntilClose) || self.reset.get() {
             return Err(truncated);
         }
         if coding == Coding::Identity {
@@ -176,7 +198,7 @@ impl Answering<'_> {
 #[allow(clippy::needless_pass_by_value)] // the form that map_err takes
 fn client_failure(error: TransferError) -> Failure {
     match error {
-        TransferError::Gone => Failure::ClientGone,
+        TransferError::Gone | TransferError::Reset | TransferError::Refused => Failure::ClientGone,
         TransferError::Overdue => Failure::ClientStalled,
         TransferError::TooSlow => Failure::ClientSlow,
     }

@@ -25,12 +25,13 @@ pub(super) enum Unserved {
     ClientGone,
 }
 
-/// Waits for a server that can take the request.
+/// Waits for a server that can take the request, none of those `tried`.
 pub(super) async fn wait(
     lane: &Lane,
     client: &Client,
     request: &Request<'_>,
     queue: &Queue,
+    tried: &[usize],
 ) -> Result<usize, Unserved> {
     let counters = &lane.counters.upstreams[request.group.id];
     let Some(turn) = queue.join() else {
@@ -41,7 +42,7 @@ pub(super) async fn wait(
     let _queued = Held::new(&counters.queued);
     let started = Instant::now();
     client.deadline.set(Slot::Response, queue.patience);
-    let served = serve(lane, client, request, &turn).await;
+    let served = serve(lane, client, request, &turn, tried).await;
     client.deadline.clear(Slot::Response);
     client.presence.end(client);
     let waited = started.elapsed().as_micros() as u64;
@@ -55,6 +56,7 @@ async fn serve(
     client: &Client,
     request: &Request<'_>,
     turn: &Turn<'_>,
+    tried: &[usize],
 ) -> Result<usize, Unserved> {
     client.presence.begin(lane, client);
     loop {
@@ -70,7 +72,10 @@ async fn serve(
         if client.socket.peer() == Peer::Gone {
             return Err(Unserved::ClientGone);
         }
-        match request.group.choose(request.key, request.traits.bond, &[]) {
+        match request
+            .group
+            .choose(request.key, request.traits.bond, tried)
+        {
             Err(NoServer::AllFull) => {}
             chosen => return chosen.map_err(Unserved::NoServer),
         }

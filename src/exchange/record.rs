@@ -57,7 +57,7 @@ pub struct Outcome<'a> {
     pub body_bytes_sent: u64,
     /// The upstream's name; empty when none was chosen.
     pub upstream: &'a str,
-    /// The server's name; empty when none answered.
+    /// The name of the server of the last attempt; empty when there was none.
     pub server: &'a str,
     /// Microseconds until the server's response head.
     pub upstream_us: u64,

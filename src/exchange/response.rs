@@ -11,7 +11,7 @@ use super::lane::Lane;
 use super::pace::Debt;
 use super::request::Traits;
 use super::sticky;
-use super::transfer;
+use super::transfer::{self, TransferError};
 use crate::config::Statuses;
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
@@ -51,6 +51,16 @@ pub enum Failure {
     ClientSlow,
 }
 
+impl Failure {
+    /// The same when bytes had come before it.
+    fn after_bytes(self) -> Self {
+        match self {
+            Self::NoAnswer => Self::Server(FailureKind::Closed),
+            other => other,
+        }
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(_: Refusal) -> Self {
         Self::Server(FailureKind::BadResponse)
@@ -73,6 +83,11 @@ impl Start {
         self.reader.ended() && self.finish.reusable
     }
 
+    /// Says that its connection must not carry another request, unless this is so.
+    pub(super) fn forbid_reuse_unless(&mut self, is_sent: bool) {
+        self.finish.reusable &= is_sent;
+    }
+
     /// The buffer of an answer that nobody gets.
     pub fn into_buffer(self) -> Vec<u8> {
         self.out
@@ -90,6 +105,19 @@ pub struct Finish {
     pub reusable: bool,
     /// The connection has become a tunnel; these bytes came behind the head.
     pub tunnel: Option<Vec<u8>>,
+    /// Bytes of body sent to the client.
+    pub body_bytes: u64,
+    /// Microseconds until the head had come.
+    pub head_us: u64,
+    /// The client's connection can wait for the rest of the request's body, which the server may still want.
+    pub awaits_upload: bool,
+}
+
+/// What a client got of an answer that has begun to leave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delivered {
+    /// Its status; 0 before.
+    pub status: u16,
     /// Bytes of body sent to the client.
     pub body_bytes: u64,
     /// Microseconds until the head had come.
@@ -133,8 +161,14 @@ pub struct Answering<'x> {
     pub server: &'x Server,
     /// The request's body is still under way.
     pub uploading: Cell<bool>,
+    /// The server has reset the connection, as a send has found.
+    pub reset: Cell<bool>,
     /// The final head has come.
     pub head_seen: Cell<bool>,
+    /// An interim response is being sent.
+    pub interim_leaving: Cell<bool>,
+    /// What the client has got.
+    pub delivered: Cell<Delivered>,
     /// When the attempt began.
     pub started: Instant,
     /// Statuses of answers that are not to be passed on at once.
@@ -207,7 +241,7 @@ impl Answering<'_> {
                     pending.drain(..used);
                     head.clear();
                     if !out.is_empty() {
-                        self.send(&out).await?;
+                        self.send_interim(&out).await?;
                     }
                     self.lane.give(out);
                     if !pending.is_empty() {
@@ -217,12 +251,28 @@ impl Answering<'_> {
                 }
             }
             received = loop {
-                self.readable(server).await?;
-                if let Some(received) = self.receive(server, head, &mut pending)? {
+                let ready = self.readable(server).await;
+                let more = ready.and_then(|()| self.receive(server, head, &mut pending));
+                if let Some(received) = more.map_err(Failure::after_bytes)? {
                     break received;
                 }
             };
         }
+    }
+
+    /// Sends an interim response. How long the client takes for it is not the server's time, which goes on afterwards.
+    async fn send_interim(&self, out: &[u8]) -> Result<(), Failure> {
+        let deadline = &self.client.deadline;
+        let left = deadline.left(Slot::Response);
+        self.interim_leaving.set(true);
+        self.send(out).await?;
+        self.interim_leaving.set(false);
+        // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
+        let ended = || (!self.uploading.get()).then_some(self.group.response_header_ticks);
+        if let Some(left) = left.or_else(ended) {
+            deadline.set(Slot::Response, left);
+        }
+        Ok(())
     }
 
     /// Reads what has come. What is not a complete final head stays in `pending`.
@@ -235,6 +285,7 @@ impl Answering<'_> {
         self.lane.with_scratch(|scratch| {
             let count = match transfer::recv_now(self.lane, server, scratch) {
                 Ok(None) => return Ok(None),
+                Err(TransferError::Refused) => return Err(self.refused()),
                 Ok(Some(0)) | Err(_) if pending.is_empty() => return Err(Failure::NoAnswer),
                 Ok(Some(0)) | Err(_) => return Err(Failure::Server(FailureKind::Closed)),
                 Ok(Some(count)) => count,
@@ -260,6 +311,7 @@ impl Answering<'_> {
         let (received, buffer) = self.wait(receiving).await?;
         let received = match received {
             Ok(None) => Ok(None),
+            Err(TransferError::Refused) => Err(self.refused()),
             Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
             // Memory may have become short meanwhile, and the buffer that receives take turns with small.
             Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
@@ -272,6 +324,13 @@ impl Answering<'_> {
         };
         self.lane.give(buffer);
         received
+    }
+
+    /// The server turns out not to take the connection.
+    #[cold]
+    fn refused(&self) -> Failure {
+        self.group.failed(self.index, FailureKind::ConnectRefused);
+        Failure::Connect(FailureKind::ConnectRefused)
     }
 
     /// Receives what has come behind `bytes`, so that both leave in one send.
@@ -421,9 +480,9 @@ impl Answering<'_> {
         out
     }
 
-    /// 101: only the client's own offer can be taken up.
+    /// 101: only the client's own offer can be taken up, and only when the server has the whole request (RFC 9110 section 7.8).
     fn switch(&self, arrived: Arrived<'_>, early: &[u8]) -> Result<Start, Failure> {
-        if !self.traits.upgrade {
+        if !self.traits.upgrade || self.uploading.get() {
             return Err(Failure::Server(FailureKind::BadResponse));
         }
         let mut out = self.lane.take_for(arrived.bytes.len());
@@ -435,6 +494,7 @@ impl Answering<'_> {
             tunnel: Some(early.to_vec()),
             body_bytes: 0,
             head_us: 0,
+            awaits_upload: false,
         };
         Ok(Start {
             out,
@@ -463,7 +523,12 @@ impl Answering<'_> {
         };
         let until_close =
             coding == Coding::Identity && matches!(framing, Framing::Chunked | Framing::UntilClose);
-        let persistent = !until_close && self.keeps_client(head.status);
+        let server_persists = options.persistent(head.minor);
+        let wants_rest = self.wants_rest(head.status);
+        let persistent = !until_close
+            && self.traits.persistent
+            && (wants_rest && server_persists || !self.uploading.get())
+            && !self.client.is_leaving(self.lane);
         let persistence = match (persistent, self.traits.minor) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAlive,
@@ -477,7 +542,7 @@ impl Answering<'_> {
         } else {
             reader.transfer(rest, coding, &self.lane.limits, &mut out)?
         };
-        let reusable = options.persistent(head.minor) && framing != Framing::UntilClose
+        let reusable = server_persists && framing != Framing::UntilClose
             // Bytes that nobody asked for would be taken for the next response.
             && moved.consumed == rest.len();
         let finish = Finish {
@@ -487,6 +552,7 @@ impl Answering<'_> {
             tunnel: None,
             body_bytes: moved.data,
             head_us: 0,
+            awaits_upload: wants_rest && !until_close,
         };
         Ok(Start {
             out,
@@ -496,10 +562,9 @@ impl Answering<'_> {
         })
     }
 
-    /// Whether the client's connection can go on after a response with this status.
-    fn keeps_client(&self, status: u16) -> bool {
-        // A server that answers before it has the body mostly wants no more of it.
-        let cut_short = self.uploading.get() && (status >= 300 || self.traits.expects_continue);
-        self.traits.persistent && !cut_short && !self.client.is_leaving(self.lane)
+    /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that waits for
+    /// 100 (Continue) will not send one.
+    fn wants_rest(&self, status: u16) -> bool {
+        status < 300 && !self.traits.expects_continue
     }
 }

@@ -2,7 +2,7 @@
 
 use super::client::After;
 use super::request::Request;
-use super::response::Failure;
+use super::response::{Delivered, Failure};
 use super::spare::Spare;
 use super::upload::UploadError;
 use crate::balance::NoServer;
@@ -31,6 +31,8 @@ pub(super) struct Course {
     pub(super) retries_left: u32,
     /// The last attempt went over a pooled connection.
     pub(super) reused: bool,
+    /// What the client got of an answer that did not come whole.
+    pub(super) delivered: Delivered,
     /// The last answer that was not good enough.
     pub(super) spare: Option<Box<Spare>>,
 }
@@ -88,11 +90,15 @@ impl Fault {
     pub(super) fn end(&self) -> Option<After> {
         match self {
             // What a slow client has not taken yet would else stay with the kernel.
-            Self::Answer(Failure::Truncated { until_close: true } | Failure::ClientSlow)
-            | Self::Upload { begun: true, .. } => Some(After::Reset),
             Self::Answer(
-                Failure::Truncated { .. } | Failure::ClientGone | Failure::ClientStalled,
+                Failure::Truncated { until_close: true }
+                | Failure::ClientSlow
+                | Failure::ClientStalled,
             )
+            | Self::Upload { begun: true, .. } => Some(After::Reset),
+            // Not a plain close: bytes that the client has sent meanwhile would make a reset of it, which can take what it has not read yet.
+            Self::Answer(Failure::Truncated { .. }) => Some(After::Linger),
+            Self::Answer(Failure::ClientGone)
             | Self::Upload {
                 error: UploadError::ClientGone,
                 ..

@@ -29,7 +29,7 @@ impl Spare {
         lane: &Lane,
         client: &Client,
         request: &Request<'_>,
-        course: &Course,
+        course: &mut Course,
     ) -> After {
         let (group, index) = (request.group, self.index);
         let server = &group.servers[index];
@@ -50,6 +50,7 @@ impl Spare {
                 course,
             ),
             Err(failure) => {
+                course.delivered = answering.delivered.get();
                 let fault = Fault::Answer(failure);
                 attempt::count(lane, group, index, &fault, course.reused);
                 let after = fault.end().unwrap_or(After::Close);

@@ -14,6 +14,10 @@ use crate::net::socket::Socket;
 pub enum TransferError {
     /// The connection is closed or broken.
     Gone,
+    /// The peer has reset the connection. The kernel tells it once: to the next receive it looks like an end of the stream.
+    Reset,
+    /// The peer takes no connection. With TCP Fast Open that shows after the first send.
+    Refused,
     /// The peer did not get on in time.
     Overdue,
     /// The client gets on, but below the least rate.
@@ -48,8 +52,12 @@ impl From<Interrupt> for TransferError {
 }
 
 impl From<io::Error> for TransferError {
-    fn from(_: io::Error) -> Self {
-        Self::Gone
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset => Self::Reset,
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Gone,
+        }
     }
 }
 
@@ -75,7 +83,7 @@ pub async fn send_all(
 }
 
 /// Sends all of `buffer`, together with what other tasks send in this loop turn where a ring allows it: peers that are woken in quick
-/// succession sleep less in between. Gives the buffer back unless the peer was overdue.
+/// succession sleep less in between. Gives the buffer back, but not when the peer was overdue while the kernel had it.
 #[inline]
 pub async fn send_queued(
     lane: &Lane,

@@ -9,48 +9,53 @@ use super::lane::Lane;
 use super::transfer::{self, TransferError};
 use crate::net::deadline::Slot;
 use crate::net::socket::Socket;
+use crate::telemetry::counters::{Counter, ServerCounters};
 
-/// How a tunnel ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// Bytes to the server.
-    pub up: u64,
-    /// Bytes to the client.
-    pub down: u64,
-    /// Nothing was carried for too long.
-    pub idle: bool,
+/// One direction of a tunnel.
+struct Way<'a> {
+    from: &'a Socket,
+    to: &'a Socket,
+    slot: Slot,
+    received: &'a Counter,
+    sent: &'a Counter,
 }
 
-/// Runs a tunnel. `early` are bytes that the server sent behind its head; the client's early bytes are pending with it.
-pub async fn run(lane: &Lane, client: &Client, server: &Socket, early: &[u8]) -> Carried {
-    let mut carried = Carried::default();
+/// Runs a tunnel. `early` are bytes that the server sent behind its head; the client's early bytes are pending with it. Gives whether
+/// it ended because nothing was carried for too long.
+pub async fn run(
+    lane: &Lane,
+    client: &Client,
+    server: &Socket,
+    counters: &ServerCounters,
+    early: &[u8],
+) -> bool {
+    let up = Way {
+        from: &client.socket,
+        to: server,
+        slot: Slot::Request,
+        received: &lane.counters.bytes_in,
+        sent: &counters.bytes_out,
+    };
+    let down = Way {
+        from: server,
+        to: &client.socket,
+        slot: Slot::Response,
+        received: &counters.bytes_in,
+        sent: &lane.counters.bytes_out,
+    };
     let pending = client.pending.take();
-    let mut up = pin!(copy(
-        lane,
-        client,
-        &client.socket,
-        server,
-        Slot::Request,
-        &pending
-    ));
-    let mut down = pin!(copy(
-        lane,
-        client,
-        server,
-        &client.socket,
-        Slot::Response,
-        early
-    ));
-    let (mut up_done, mut down_done) = (false, false);
+    let mut up = pin!(copy(lane, client, up, &pending));
+    let mut down = pin!(copy(lane, client, down, early));
+    let (mut up_done, mut down_done, mut idle) = (false, false, false);
     poll_fn(|cx| {
-        if !up_done && let Poll::Ready((bytes, end)) = up.as_mut().poll(cx) {
-            (up_done, carried.up) = (true, bytes);
-            carried.idle |= end == End::Idle;
+        if !up_done && let Poll::Ready(end) = up.as_mut().poll(cx) {
+            up_done = true;
+            idle |= end == End::Idle;
             down_done |= end != End::Finished;
         }
-        if !down_done && let Poll::Ready((bytes, end)) = down.as_mut().poll(cx) {
-            (down_done, carried.down) = (true, bytes);
-            carried.idle |= end == End::Idle;
+        if !down_done && let Poll::Ready(end) = down.as_mut().poll(cx) {
+            down_done = true;
+            idle |= end == End::Idle;
             up_done |= end != End::Finished;
         }
         if up_done && down_done {
@@ -60,7 +65,7 @@ pub async fn run(lane: &Lane, client: &Client, server: &Socket, early: &[u8]) ->
         }
     })
     .await;
-    carried
+    idle
 }
 
 /// Why one direction ended.
@@ -77,59 +82,54 @@ enum End {
 impl From<TransferError> for End {
     fn from(error: TransferError) -> Self {
         match error {
-            TransferError::Gone => Self::Gone,
+            TransferError::Gone | TransferError::Reset | TransferError::Refused => Self::Gone,
             TransferError::Overdue | TransferError::TooSlow => Self::Idle,
         }
     }
 }
 
-async fn copy(
-    lane: &Lane,
-    client: &Client,
-    from: &Socket,
-    to: &Socket,
-    slot: Slot,
-    early: &[u8],
-) -> (u64, End) {
-    let mut bytes = 0;
-    let end = copy_until_end(lane, client, from, to, slot, early, &mut bytes).await;
+async fn copy(lane: &Lane, client: &Client, way: Way<'_>, early: &[u8]) -> End {
+    let end = copy_until_end(lane, client, &way, early).await;
     if end == End::Finished {
-        to.shutdown_write();
-        client.deadline.clear(slot);
+        way.to.shutdown_write();
+        client.deadline.clear(way.slot);
     }
-    (bytes, end)
+    end
 }
 
-async fn copy_until_end(
-    lane: &Lane,
-    client: &Client,
-    from: &Socket,
-    to: &Socket,
-    slot: Slot,
-    early: &[u8],
-    bytes: &mut u64,
-) -> End {
+async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8]) -> End {
     let deadline = &client.deadline;
     let patience = lane.timeouts.tunnel_idle;
-    if let Err(error) = transfer::send_all(lane, to, early, deadline, slot, patience.into()).await {
+    if let Err(error) = send(lane, client, way, early).await {
         return error.into();
     }
-    *bytes += early.len() as u64;
     loop {
-        deadline.set(slot, patience);
-        let buffer = match transfer::recv(lane, from, deadline, slot).await {
+        deadline.set(way.slot, patience);
+        let buffer = match transfer::recv(lane, way.from, deadline, way.slot).await {
             Ok(buffer) if buffer.is_empty() => return End::Finished,
             Ok(buffer) => buffer,
             Err(error) => return error.into(),
         };
+        way.received.add(buffer.len() as u64);
         // Life in one direction keeps the other one open.
         deadline.set(Slot::Request, patience);
         deadline.set(Slot::Response, patience);
-        let sent = transfer::send_all(lane, to, &buffer, deadline, slot, patience.into()).await;
-        *bytes += buffer.len() as u64;
+        let sent = send(lane, client, way, &buffer).await;
         lane.bulk.give(buffer);
         if let Err(error) = sent {
             return error.into();
         }
     }
+}
+
+async fn send(
+    lane: &Lane,
+    client: &Client,
+    way: &Way<'_>,
+    bytes: &[u8],
+) -> Result<(), TransferError> {
+    let patience = lane.timeouts.tunnel_idle.into();
+    transfer::send_all(lane, way.to, bytes, &client.deadline, way.slot, patience).await?;
+    way.sent.add(bytes.len() as u64);
+    Ok(())
 }

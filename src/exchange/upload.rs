@@ -24,6 +24,8 @@ pub enum UploadError {
     Refused(Refusal),
     /// The server closed its connection; it may have answered first.
     ServerGone,
+    /// The server reset its connection. It may have answered first, but an answer that ends with the connection is not whole.
+    ServerReset,
     /// The server stopped reading.
     ServerOverdue,
 }
@@ -142,9 +144,13 @@ impl Upload {
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
             Ok(input) => input,
-            Err(TransferError::Gone) => return Err(UploadError::ClientGone),
-            Err(_) if patience < timeout => return Err(UploadError::ClientSlow),
-            Err(_) => return Err(UploadError::ClientOverdue),
+            Err(TransferError::Overdue | TransferError::TooSlow) if patience < timeout => {
+                return Err(UploadError::ClientSlow);
+            }
+            Err(TransferError::Overdue | TransferError::TooSlow) => {
+                return Err(UploadError::ClientOverdue);
+            }
+            Err(_) => return Err(UploadError::ClientGone),
         };
         lane.counters.bytes_in.add(input.len() as u64);
         if let Some(pace) = pace {
@@ -223,8 +229,7 @@ async fn send_rest(
     let mut progress_at = lane.deadlines.now();
     loop {
         let left = bytes.len();
-        let hindrance =
-            transfer::account(lane, &mut bytes, sent).map_err(|_| UploadError::ServerGone)?;
+        let hindrance = transfer::account(lane, &mut bytes, sent).map_err(server_error)?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -241,7 +246,7 @@ async fn send_rest(
             let patience = look_every.min(patience.saturating_sub(stalled));
             deadline.set(Slot::Request, patience);
             match deadline.guard(Slot::Request, server.writable()).await {
-                Ok(Err(_)) => return Err(UploadError::ServerGone),
+                Ok(Err(error)) => return Err(server_error(error)),
                 Err(_) if client.socket.peer() == Peer::Gone => {
                     return Err(UploadError::ClientGone);
                 }
@@ -250,6 +255,14 @@ async fn send_rest(
             }
         }
         sent = server.try_send(bytes);
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // the form that map_err takes
+fn server_error(error: io::Error) -> UploadError {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => UploadError::ServerReset,
+        _ => UploadError::ServerGone,
     }
 }
 

@@ -244,6 +244,13 @@ impl Deadline {
         });
     }
 
+    /// How much of the slot's time is left, when it has a deadline.
+    pub fn left(&self, slot: Slot) -> Option<Ticks> {
+        let due = self.entry(|entry| entry.due[slot as usize]);
+        // The tick that `set` adds.
+        (due != NEVER).then(|| Ticks(due.saturating_sub(self.all.now.get()).saturating_sub(1)))
+    }
+
     /// Waits for `wait`, which must be safe to drop, until the slot's deadline.
     #[inline]
     pub const fn guard<F: Future>(&self, slot: Slot, wait: F) -> Guard<'_, F> {

@@ -198,6 +198,11 @@ impl Socket {
         // An error means that the connection is gone already.
         let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
+
+    /// Makes it an orderly close again.
+    pub fn finish_on_close(&self) {
+        let _ = sockopt::set_socket_linger(self, None);
+    }
 }
 
 impl AsRawFd for Socket {
