@@ -4,12 +4,15 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Config, Mode, Origin, Proxy, SLOWNESS, Served, Wire, eventually, in_each_mode};
+use support::{
+    Config, Mode, Origin, PATIENCE, Proxy, SLOWNESS, Served, Wire, eventually, in_each_mode, ok,
+};
 
 in_each_mode!(
     panic_in_a_connection,
     death_of_a_shard,
     backlog_of_a_dead_shard,
+    death_in_a_drain,
 );
 
 fn start(mode: Mode) -> (Proxy, Served) {
@@ -118,4 +121,56 @@ fn stopped_before_death(proxy: &Proxy) -> Option<usize> {
 
 fn answered(wire: &mut Wire) -> bool {
     wire.read_to_end().0.starts_with(b"HTTP/1.1 200 ")
+}
+
+/// A shard that dies when a drain has closed its listeners: their numbers are others' by then, and those live on.
+fn death_in_a_drain(mode: Mode) {
+    let origin = Origin::bind();
+    let mut proxy = Config::new(mode)
+        .faults()
+        .key("shards = 2")
+        .key("shutdown_timeout = \"20s\"")
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut last = proxy.connect();
+    last.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut server = origin.accept();
+    server.request();
+    // Some of them are the other shard's, which keeps the process running.
+    let others: Vec<_> = (0..16).map(|_| proxy.reach(&origin)).collect();
+    proxy.signal("TERM");
+    let listener = proxy.addresses[0].into();
+    eventually("the listeners are closed", || {
+        Wire::connect_to(&listener).is_err()
+    });
+    let strangers = connect_to_status(&proxy);
+    server.send(ok("fine"));
+    assert_eq!(last.response("GET").status, 200);
+    eventually("the shard is started again", || {
+        proxy.log().iter().any(|line| line.contains("shard died"))
+    });
+    for mut stranger in strangers {
+        stranger.send("\r\n");
+        assert_eq!(stranger.response("GET").status, 200, "a stranger's socket");
+    }
+    for (_, mut server) in others {
+        server.try_send(ok("fine")).ok(); // some have ended with their shard
+    }
+    assert_eq!(proxy.exit_within(PATIENCE).code(), Some(0));
+}
+
+/// Clients of the status listener whose requests have begun: enough of them to have every low number.
+fn connect_to_status(proxy: &Proxy) -> Vec<Wire> {
+    let (before, count) = (proxy.descriptors(), 12);
+    let connect = |_| {
+        let mut client = Wire::connect(proxy.admin.expect("the status page is on"));
+        client.send("GET /lb/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        client
+    };
+    let clients = (0..count).map(connect).collect();
+    eventually("they are accepted", || {
+        proxy.descriptors() >= before + count
+    });
+    clients
 }

@@ -14,7 +14,7 @@ use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Deadline;
 use crate::net::descriptors::{self, is_exhaustion};
 use crate::net::fence::{self, End};
-use crate::net::listener::{Listener, Waiting, is_closed, is_one_clients};
+use crate::net::listener::{self, Listener, Waiting, is_closed, is_one_clients};
 use crate::net::socket::Socket;
 use crate::telemetry::clients::Places;
 use crate::telemetry::counters::AllCounters;
@@ -43,7 +43,8 @@ pub fn resume(lane: &Rc<Lane>, waiting: Vec<Waiting>, all: &AllCounters) {
     }
 }
 
-/// The listeners of a shard, which close behind the last client that the kernel has let in.
+/// The open listeners of a shard, which close behind the last client that the kernel has let in.
+#[derive(Default)]
 pub struct Doors {
     listeners: Vec<Rc<Listener>>,
     /// Ticks until they close, once they are closing.
@@ -51,12 +52,15 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Open doors.
-    pub const fn new(listeners: Vec<Rc<Listener>>) -> Self {
-        Self {
-            listeners,
-            left: None,
-        }
+    /// One more that is open.
+    pub fn add(&mut self, listener: Rc<Listener>) {
+        self.listeners.push(listener);
+    }
+
+    /// Ends those that are still open of a shard that has died, and gives the clients that they had let in.
+    pub fn salvage(self) -> Vec<Waiting> {
+        let listeners = self.listeners.into_iter();
+        listeners.flat_map(listener::salvage).collect()
     }
 
     /// Called when the process drains, then on each tick until it gives true: the listeners are closed.
@@ -75,10 +79,11 @@ impl Doors {
                 }
             }
             Some(0) => {
-                for listener in self.listeners.drain(..) {
-                    empty(lane, &listener, all);
+                for listener in &self.listeners {
+                    empty(lane, listener, all);
                     listener.shutdown();
                 }
+                self.listeners.clear();
             }
             Some(_) => {}
         }

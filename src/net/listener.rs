@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::fchown;
+use std::rc::Rc;
 
 use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket as RawSocket, Type};
@@ -204,9 +205,11 @@ impl Waiting {
 }
 
 /// Ends a listener of a shard that has died. Closing resets what its backlog holds, so the clients there are taken out first. Those in
-/// the middle of their handshake are lost.
-pub fn salvage(fd: RawFd) -> Vec<Waiting> {
-    let fd = orphan(fd);
+/// the middle of their handshake are lost. Whoever holds it here knows that it is open, for its number is another's once it is not.
+pub fn salvage(listener: Rc<Listener>) -> Vec<Waiting> {
+    let fd = orphan(listener.as_raw_fd());
+    // With this share of it the owner stays for ever, and never closes the number again.
+    std::mem::forget(listener);
     // Else a crowd that comes without end would be taken in without end; an error costs those that come meanwhile.
     let _ = SockRef::from(&fd).attach_filter(&DROP_SYN);
     let mut waiting = Vec::new();
@@ -228,7 +231,8 @@ pub fn abandon(fd: RawFd) {
 
 /// Takes over a descriptor of a shard that has died.
 fn orphan(fd: RawFd) -> OwnedFd {
-    // SAFETY: the owner was leaked with its runtime and never runs again, so nobody else closes this number.
+    // SAFETY: the callers' numbers are of sockets that are open, for their owners had not dropped them when the shard died. Those were
+    // leaked, by the caller or with their runtime, and never run again, so nobody else closes the number.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

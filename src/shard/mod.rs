@@ -6,7 +6,6 @@ pub mod sweeper;
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,24 +133,24 @@ fn run(
             on_ring: matches!(common.driver, Driver::Uring { .. }),
         },
     ));
-    let opened = RefCell::default();
+    let doors = RefCell::default();
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
             let builder = RuntimeBuilder::<IoUringDriver>::new()
                 .uring_builder(flags.builder(*entries))
                 .with_entries(*entries);
             let (runtime, header) = header::observed(|| builder.build());
-            let serving = serve(common, &lane, listeners, &opened, waiting, header);
+            let serving = serve(common, &lane, listeners, &doors, waiting, header);
             drive(runtime, serving)
         }
         Driver::Epoll { .. } => drive(
             RuntimeBuilder::<LegacyDriver>::new().build(),
-            serve(common, &lane, listeners, &opened, waiting, None),
+            serve(common, &lane, listeners, &doors, waiting, None),
         ),
     };
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
-        waiting.extend(opened.take().into_iter().flat_map(listener::salvage));
+        waiting.extend(doors.take().salvage());
         for fd in lane.deadlines.descriptors() {
             listener::abandon(fd);
         }
@@ -183,22 +182,21 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "panic".to_owned())
 }
 
-/// A shard's main task: starts accepting, then sweeps until the shard has drained. `opened` gets the listeners that the runtime then owns.
+/// A shard's main task: starts accepting, then sweeps until the shard has drained. `doors` has the listeners for as long as they are open.
 async fn serve(
     common: &Arc<Common>,
     lane: &Rc<Lane>,
     listeners: Vec<TcpListener>,
-    opened: &RefCell<Vec<RawFd>>,
+    doors: &RefCell<Doors>,
     waiting: &mut Vec<Waiting>,
     header: Option<Header>,
 ) -> io::Result<()> {
     let ring = header.map(|header| RingWatch::new(header, &lane.counters));
     accept::resume(lane, std::mem::take(waiting), &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
-    let mut all = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = Rc::new(Listener::new(listener, nonblocking)?);
-        opened.borrow_mut().push(listener.as_raw_fd());
+        doors.borrow_mut().add(Rc::clone(&listener));
         for _ in 0..common.config.io.accepts {
             let task = accept::run(
                 Rc::clone(lane),
@@ -211,10 +209,8 @@ async fn serve(
                 }
             }));
         }
-        all.push(listener);
     }
-    let mut doors = Doors::new(all);
-    let close = |ticks| doors.close(ticks, lane, &common.counters);
+    let close = |ticks| doors.borrow_mut().close(ticks, lane, &common.counters);
     sweeper::run(lane, ring.as_ref(), &common.draining, close).await
 }
 
