@@ -54,10 +54,10 @@ pub fn spawn(
 async fn relay(client: TcpStream, server: SocketAddr, buffers: Rc<BufferPool>) {
     let client = Rc::new(Socket::from_stream(client));
     // A server that refuses: dropping the client's connection is all that a relay can say.
-    let Ok(server) = connect::connect(&Address::Socket(server), &Options::default()).await else {
+    let (address, options) = (Address::Socket(server), Options::default());
+    let Ok(server) = connect::connect(&address, &options, Rc::new).await else {
         return;
     };
-    let server = Rc::new(server);
     monoio::spawn(pump(
         Rc::clone(&server),
         Rc::clone(&client),

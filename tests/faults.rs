@@ -11,6 +11,7 @@ use support::{
 in_each_mode!(
     panic_in_a_connection,
     death_of_a_shard,
+    servers_of_a_dead_shard,
     backlog_of_a_dead_shard,
     death_in_a_drain,
 );
@@ -73,6 +74,69 @@ fn death_of_a_shard(mode: Mode) {
         proxy.log().iter().any(|line| line.contains("shard died")),
         "said in the log"
     );
+}
+
+/// Connections to servers end with their shard as those of clients do, whatever is under way on them, and no descriptor stays behind.
+fn servers_of_a_dead_shard(mode: Mode) {
+    let origin = Origin::bind();
+    let (hole, _fillers) = Origin::black_hole();
+    let proxy = Config::new(mode)
+        .faults()
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(&[&origin.address], "")
+        .named_upstream("hole", &[&hole.address], "connect_timeout = \"60s\"")
+        .tables("[[route]]\npath = \"/hole\"\nupstream = \"hole\"\n[[route]]\nupstream = \"app\"")
+        .start();
+    // Its shard has all that it needs once it has answered.
+    let mut first = proxy.connect();
+    first.send("?\r\n\r\n");
+    first.read_to_end();
+    drop(first);
+    eventually("that client is gone", || {
+        proxy.status()["totals"]["connections"] == 0
+    });
+    let before = proxy.descriptors();
+    for deaths in 1..=2 {
+        let mut wires = open_each_kind(&proxy, &origin);
+        let mut wire = proxy.connect();
+        wire.send("GET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
+        wires.push(wire);
+        for wire in &mut wires {
+            wire.read_to_end();
+        }
+        drop(wires);
+        eventually("the shard is started again", || {
+            proxy.status()["shard_restarts"] == deaths
+        });
+        // The dead runtime keeps its own: a ring or an epoll instance.
+        eventually("the shard's descriptors are closed", || {
+            proxy.descriptors() <= before + deaths
+        });
+    }
+}
+
+/// Both ends of connections through a shard: with half a request, half an answer, a tunnel, and idle ones; and of one that is being made
+/// the client's.
+fn open_each_kind(proxy: &Proxy, origin: &Origin) -> Vec<Wire> {
+    let mut connecting = proxy.connect();
+    connecting.send("GET /hole HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut uploading = proxy.connect();
+    uploading.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nhalf");
+    let mut taking = origin.accept();
+    taking.read_until(b"half");
+    let mut wires = vec![connecting, uploading, taking];
+    let (mut client, mut server) = proxy.reach(origin);
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhalf");
+    client.read_until(b"half");
+    wires.extend([client, server]);
+    wires.extend(<[Wire; 2]>::from(proxy.tunnel(origin)));
+    // One for the next request, and one that stays idle.
+    for (mut client, mut server) in [proxy.reach(origin), proxy.reach(origin)] {
+        server.send(ok("fine"));
+        assert_eq!(client.response("GET").status, 200);
+        wires.extend([client, server]);
+    }
+    wires
 }
 
 /// Clients whom the kernel had let in and the shard had not: they are served when it is back.

@@ -13,6 +13,9 @@ use crate::net::socket::Socket;
 /// A client's connection, as exchanges see it.
 #[derive(Debug)]
 pub struct Client {
+    /// The deadlines of the connection's task.
+    // Before the socket, which they know, so that they are dropped first: once that is closed, its number may be another's.
+    pub deadline: Deadline,
     /// The socket.
     pub socket: Socket,
     /// The other end.
@@ -21,8 +24,6 @@ pub struct Client {
     pub peer_text: AddressText,
     /// The other end is a trusted proxy.
     pub trusted: bool,
-    /// The deadlines of the connection's task.
-    pub deadline: Deadline,
     /// Bytes received and not yet read: the rest of a head, a body, or pipelined requests.
     pub pending: RefCell<Vec<u8>>,
     /// Requests so far.

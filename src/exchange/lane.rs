@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -384,6 +385,12 @@ impl Lane {
         for server in self.groups.iter().flat_map(|group| &group.servers) {
             self.server(server.id).idle.set(server.pool.len() as u64);
         }
+    }
+
+    /// The sockets of all clients and of all connections to servers, for when the shard has died and its tasks never run again.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let servers = self.groups.iter().flat_map(Group::descriptors);
+        self.deadlines.descriptors().into_iter().chain(servers)
     }
 
     /// Closes all idle connections to servers.

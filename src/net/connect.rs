@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
@@ -36,11 +37,15 @@ pub struct Options {
     pub takes_last: bool,
 }
 
-/// Connects without blocking. May be dropped at any time.
-pub async fn connect(address: &Address, options: &Options) -> io::Result<Socket> {
+/// Connects without blocking. May be dropped at any time. `keep` gets the socket before it is connected.
+pub async fn connect<S: Deref<Target = Socket>>(
+    address: &Address,
+    options: &Options,
+    keep: impl FnOnce(Socket) -> S,
+) -> io::Result<S> {
     let socket = match begin(address, options)? {
-        Begun::Connected(socket) => return Socket::new(socket.into()),
-        Begun::Pending(socket) => Socket::new(socket.into())?,
+        Begun::Connected(socket) => return Ok(keep(Socket::new(socket.into())?)),
+        Begun::Pending(socket) => keep(Socket::new(socket.into())?),
     };
     socket.writable().await?;
     match SockRef::from(&socket.as_fd()).take_error()? {

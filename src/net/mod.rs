@@ -14,6 +14,7 @@ pub mod option;
 pub mod privileges;
 pub mod process;
 pub mod ring;
+pub mod roster;
 pub mod socket;
 pub mod source;
 pub mod timer;

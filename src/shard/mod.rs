@@ -151,10 +151,8 @@ fn run(
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
         waiting.extend(doors.take().salvage());
-        for fd in lane.deadlines.descriptors() {
-            listener::abandon(fd);
-        }
-        lane.close_pools();
+        // The lane is leaked with its pools: they own idle connections that are closed here like those in use, and must not close them too.
+        lane.descriptors().for_each(listener::abandon);
         std::mem::forget(lane);
     }
     ran

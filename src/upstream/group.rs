@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHea
 use crate::health::{Failure, Order};
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
+use crate::net::roster::Roster;
 use crate::net::source::Sources;
 use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
 
@@ -81,6 +84,8 @@ pub struct Group {
     /// What a server is taken to have needed that could not be connected to, or did not answer.
     failed_after: (Duration, Duration),
     connecting: connect::Options,
+    /// Its connections to the servers, from the first step of being made.
+    roster: Rc<Roster>,
 }
 
 /// What a request's key is made from.
@@ -149,6 +154,7 @@ impl Group {
                 sources: Sources::new(&upstream.sources),
                 takes_last: false,
             },
+            roster: Rc::default(),
         }
     }
 
@@ -315,8 +321,14 @@ impl Group {
         };
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
-        let socket = connect::connect(&address, &self.connecting).await?;
+        let enter = |socket| self.roster.enter(socket);
+        let socket = connect::connect(&address, &self.connecting, enter).await?;
         Ok(Box::new(Connection::new(socket, now, open)))
+    }
+
+    /// The sockets of all connections to its servers, for when the shard has died and its tasks never run again.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.roster.descriptors()
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::net::deadline::Ticks;
-use crate::net::socket::{Peek, Socket};
+use crate::net::roster::Listed;
+use crate::net::socket::Peek;
 use crate::telemetry::counters::ShardCounters;
 
 /// One more open connection to a server, for as long as it lives.
@@ -37,7 +38,7 @@ impl Drop for Open {
 #[derive(Debug)]
 pub struct Connection {
     /// The socket; no wait or send is in flight while the connection is in a pool.
-    pub socket: Socket,
+    pub socket: Listed,
     /// The tick it was established at.
     born: u32,
     /// Requests sent on it.
@@ -47,7 +48,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection established at tick `now`.
-    pub const fn new(socket: Socket, now: u32, open: Open) -> Self {
+    pub const fn new(socket: Listed, now: u32, open: Open) -> Self {
         Self {
             socket,
             born: now,
