@@ -1,10 +1,15 @@
-//! Servers given by host name: resolved at start, off the shards, every address a candidate.
+//! Servers given by host name: resolved at start, off the shards, every address a candidate, and again where `resolve` asks for it.
 
 mod support;
 
-use support::{Config, Mode, Origin, in_each_mode};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 
-in_each_mode!(localhost, host_field_is_the_name);
+use support::{Config, Mode, Origin, Proxy, in_each_mode, ok};
+
+in_each_mode!(localhost, host_field_is_the_name, a_server_moves);
 
 fn port(address: &str) -> &str {
     address.rsplit(':').next().expect("a port")
@@ -31,4 +36,70 @@ fn host_field_is_the_name(mode: Mode) {
         served.only_request().head.value("host"),
         Some(named.as_str())
     );
+}
+
+/// A mount namespace, in which the file that follows is `/etc/hosts` for the program that follows it.
+fn with_hosts() -> Vec<&'static str> {
+    let mut runner = vec!["unshare", "--mount"];
+    // An unprivileged user is root in a user namespace.
+    if !nix::unistd::geteuid().is_root() {
+        runner.push("--map-root-user");
+    }
+    runner.extend(["sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+    runner
+}
+
+/// Has the name lead to the address. Of one length and in one write, so that nobody reads half of it.
+fn point(hosts: &Path, address: &str) {
+    let line = format!("{address} moving.test\n");
+    let mut file = fs::OpenOptions::new();
+    let written = file.write(true).create(true).truncate(false).open(hosts);
+    let written = written.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.expect("a file of the test's own");
+}
+
+/// The proxy, whose server's name leads to what the file says; `None` where mounting is forbidden.
+fn start_with_hosts(mode: Mode, port: &str, hosts: &Path, config: Config) -> Option<Proxy> {
+    let mut runner = with_hosts();
+    runner.push(hosts.to_str().expect("a path of letters"));
+    let mut trial = Command::new(runner[0]);
+    trial.args(&runner[1..]).arg("true");
+    if !trial.status().is_ok_and(|status| status.success()) {
+        eprintln!(
+            "a_server_moves, {mode:?}: LEFT OUT, for unshare --mount is missing or forbidden here"
+        );
+        return None;
+    }
+    let named = format!("moving.test:{port}");
+    let config = config.upstream(&[&named], "resolve = \"1s\"");
+    Some(config.under(&runner).start())
+}
+
+/// Connections to the old address are closed, those too that were in use meanwhile.
+fn a_server_moves(mode: Mode) {
+    let old = Origin::bind_with_backlog("127.0.0.2:0", 16);
+    let new = Origin::bind_with_backlog(&format!("127.0.0.3:{}", port(&old.address)), 16);
+    let config = Config::new(mode);
+    let hosts = config.directory().join("hosts");
+    point(&hosts, "127.0.0.2");
+    let Some(proxy) = start_with_hosts(mode, port(&old.address), &hosts, config) else {
+        return;
+    };
+    let (mut waiting, mut in_use) = proxy.reach(&old);
+    let (mut client, mut idle) = proxy.reach(&old);
+    idle.send(ok("old"));
+    assert_eq!(client.response("GET").text(), "old");
+
+    point(&hosts, "127.0.0.3");
+    idle.expect_end();
+    let (mut client, mut fresh) = proxy.reach(&new);
+    fresh.send(ok("new"));
+    assert_eq!(client.response("GET").text(), "new");
+    in_use.send(ok("late"));
+    assert_eq!(waiting.response("GET").text(), "late");
+    in_use.expect_end();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    fresh.request();
+    fresh.send(ok("again"));
+    assert_eq!(waiting.response("GET").text(), "again");
 }

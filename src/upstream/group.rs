@@ -319,11 +319,13 @@ impl Group {
         let Some(address) = server.place() else {
             return Err(io::Error::other("the host name is not resolved"));
         };
+        // The server may move while the connection is made.
+        let birth = server.pool.birth(now);
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
         let enter = |socket| self.roster.enter(socket);
         let socket = connect::connect(&address, &self.connecting, enter).await?;
-        Ok(Box::new(Connection::new(socket, now, open)))
+        Ok(Box::new(Connection::new(socket, birth, open)))
     }
 
     /// The sockets of all connections to its servers, for when the shard has died and its tasks never run again.
@@ -391,12 +393,12 @@ fn balancer(upstream: &Upstream, shard: usize, shards: usize) -> Balancer {
 }
 
 impl Server {
-    /// Where it is now. When it has moved, connections to the old place are closed.
+    /// Where it is now. When it has moved, connections to the old place are not used again.
     fn place(&self) -> Option<Arc<Address>> {
         let place = self.places[self.id].get();
         let mut pooled = self.pooled.borrow_mut();
         if *pooled != place {
-            self.pool.clear();
+            self.pool.renew();
             pooled.clone_from(&place);
         }
         place

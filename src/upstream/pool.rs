@@ -34,24 +34,30 @@ impl Drop for Open {
     }
 }
 
+/// When a connection was begun, and to which of its server's addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    tick: u32,
+    generation: u32,
+}
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Connection {
     /// The socket; no wait or send is in flight while the connection is in a pool.
     pub socket: Listed,
-    /// The tick it was established at.
-    born: u32,
+    birth: Birth,
     /// Requests sent on it.
     requests: u64,
     _open: Open,
 }
 
 impl Connection {
-    /// A connection established at tick `now`.
-    pub const fn new(socket: Listed, now: u32, open: Open) -> Self {
+    /// A connection that has come about.
+    pub const fn new(socket: Listed, birth: Birth, open: Open) -> Self {
         Self {
             socket,
-            born: now,
+            birth,
             requests: 0,
             _open: open,
         }
@@ -82,6 +88,8 @@ pub struct Pool {
     idle_ticks: Ticks,
     age_ticks: Option<Ticks>,
     requests_max: u64,
+    /// How often the server has moved: connections to its earlier addresses are not kept.
+    generation: Cell<u32>,
     /// The server is taken out: no connection is kept for it.
     closed: Cell<bool>,
     /// Connections found closed or out of step since [`Pool::take_stale`] was last called.
@@ -97,8 +105,17 @@ impl Pool {
             idle_ticks: settings.idle_timeout.into(),
             age_ticks: settings.max_age.map(Ticks::from),
             requests_max: settings.max_requests.unwrap_or(u64::MAX),
+            generation: Cell::new(0),
             closed: Cell::new(false),
             stale: Cell::new(0),
+        }
+    }
+
+    /// What a connection to the server's present address is to be made with that begins at tick `now`.
+    pub const fn birth(&self, now: u32) -> Birth {
+        Birth {
+            tick: now,
+            generation: self.generation.get(),
         }
     }
 
@@ -120,6 +137,7 @@ impl Pool {
     pub fn put(&self, connection: Box<Connection>, now: u32) {
         if self.max_idle == 0
             || self.closed.get()
+            || connection.birth.generation != self.generation.get()
             || connection.requests >= self.requests_max
             || self.is_too_old(&connection, now)
         {
@@ -150,7 +168,13 @@ impl Pool {
         });
     }
 
-    /// Closes all connections, for instance when the server has moved.
+    /// The server has moved: closes all connections, those in use and those being made when they are given back.
+    pub fn renew(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
+        self.clear();
+    }
+
+    /// Closes all idle connections.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
     }
@@ -185,6 +209,81 @@ impl Pool {
 
     fn is_too_old(&self, connection: &Connection, now: u32) -> bool {
         self.age_ticks
-            .is_some_and(|age| Ticks::between(connection.born, now) >= age)
+            .is_some_and(|age| Ticks::between(connection.birth.tick, now) >= age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::net::roster::Roster;
+    use crate::net::socket::Socket;
+
+    /// A pool, and connections to put into it. Sockets need a runtime.
+    struct Fixture {
+        pool: Pool,
+        counters: Arc<ShardCounters>,
+        /// The servers' ends.
+        peers: RefCell<Vec<UnixStream>>,
+    }
+
+    impl Fixture {
+        fn run(idle_ms: u64, age_ms: Option<u64>, test: impl FnOnce(&Self)) {
+            let settings = config::Pool {
+                max_idle: 8,
+                idle_timeout: Duration::from_millis(idle_ms),
+                max_age: age_ms.map(Duration::from_millis),
+                max_requests: None,
+            };
+            let fixture = Self {
+                pool: Pool::new(&settings),
+                counters: Arc::new(ShardCounters::new(1, 1)),
+                peers: RefCell::default(),
+            };
+            let runtime = RuntimeBuilder::<LegacyDriver>::new().build();
+            runtime
+                .expect("a runtime")
+                .block_on(async { test(&fixture) });
+        }
+
+        /// Gives the pool a connection that began then.
+        fn put(&self, birth: Birth, now: u32) {
+            let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+            self.peers.borrow_mut().push(theirs);
+            let socket = Socket::new(ours.into()).expect("a socket");
+            let socket = Rc::<Roster>::default().enter(socket);
+            let connection = Connection::new(socket, birth, Open::new(&self.counters, 0));
+            self.pool.put(Box::new(connection), now);
+        }
+
+        /// Open connections, in the pool or not.
+        fn open(&self) -> u64 {
+            self.counters.servers[0].open.get()
+        }
+    }
+
+    #[test]
+    fn what_leads_to_an_earlier_address_is_not_kept() {
+        Fixture::run(60_000, None, |fixture| {
+            let pool = &fixture.pool;
+            fixture.put(pool.birth(0), 0);
+            fixture.put(pool.birth(0), 0);
+            let in_use = pool.take(0).expect("two are idle");
+            // Begun before the server moved, and there only afterwards.
+            let begun = pool.birth(0);
+            pool.renew();
+            assert_eq!(pool.len(), 0, "an idle one");
+            pool.put(in_use, 0);
+            fixture.put(begun, 0);
+            assert_eq!((pool.len(), fixture.open()), (0, 0));
+            fixture.put(pool.birth(0), 0);
+            assert!(pool.take(0).is_some(), "the new address");
+        });
     }
 }
