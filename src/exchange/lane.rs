@@ -373,15 +373,16 @@ impl Lane {
         self.access_log.as_ref()
     }
 
-    /// Work of the sweeper in each turn, for upstreams whose servers have limits.
-    pub fn sweep_groups(&self) {
-        self.groups.iter().for_each(Group::tick);
-    }
-
-    /// Work of the sweeper that can wait for a whole second: pools and gauges.
+    /// Work of the sweeper that can wait for a whole second: what pools hold.
     pub fn sweep_pools(&self) {
         let now = self.deadlines.now();
         self.groups.iter().for_each(|group| group.sweep(now));
+    }
+
+    /// Work of the sweeper in each turn: idle times, servers that have limits, and gauges.
+    pub fn sweep_groups(&self) {
+        let now = self.deadlines.now();
+        self.groups.iter().for_each(|group| group.tick(now));
         for server in self.groups.iter().flat_map(|group| &group.servers) {
             self.server(server.id).idle.set(server.pool.len() as u64);
         }

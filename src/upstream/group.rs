@@ -291,9 +291,11 @@ impl Group {
         }
     }
 
-    /// Looks for room that other shards made, and makes some for them; called by the sweeper in each turn.
-    pub fn tick(&self) {
+    /// Closes what has been idle too long, looks for room that other shards made, and makes some for them; called by the sweeper in each
+    /// turn.
+    pub fn tick(&self, now: u32) {
         for (index, server) in self.servers.iter().enumerate() {
+            server.pool.expire_idle(now);
             if self.load.is_contended(index) {
                 server.pool.close_oldest();
             }

@@ -119,11 +119,12 @@ impl Pool {
         }
     }
 
-    /// The newest connection that is still good: open, within its age, and with nothing unasked-for to read. Others are closed on the way.
+    /// The newest connection that is still good: open, within its times, and with nothing unasked-for to read. Others are closed on the
+    /// way: all of them when the newest has been idle too long.
     pub fn take(&self, now: u32) -> Option<Box<Connection>> {
         loop {
-            let Idle { connection, .. } = self.idle.borrow_mut().pop_back()?;
-            if self.is_too_old(&connection, now) {
+            let Idle { connection, since } = self.idle.borrow_mut().pop_back()?;
+            if self.is_over(since, now) || self.is_too_old(&connection, now) {
                 continue;
             }
             if connection.socket.peek() == Peek::Empty {
@@ -158,11 +159,21 @@ impl Pool {
         self.max_idle == 0 || self.requests_max == 1
     }
 
+    /// Closes connections that have been idle too long; the oldest are in front, so the others are not looked at.
+    pub fn expire_idle(&self, now: u32) {
+        let mut idle = self.idle.borrow_mut();
+        while idle
+            .front()
+            .is_some_and(|idle| self.is_over(idle.since, now))
+        {
+            idle.pop_front();
+        }
+    }
+
     /// Closes connections that have been idle too long, are too old, or were closed by the server.
     pub fn expire(&self, now: u32) {
         self.idle.borrow_mut().retain(|idle| {
-            let idle_for = Ticks::between(idle.since, now);
-            idle_for < self.idle_ticks
+            !self.is_over(idle.since, now)
                 && !self.is_too_old(&idle.connection, now)
                 && idle.connection.socket.peek() == Peek::Empty
         });
@@ -207,9 +218,18 @@ impl Pool {
         self.stale.take()
     }
 
+    /// Whether the time is over for a connection that is idle since then. Ticks are counted as [`Deadline::set`] does: the first one was
+    /// partly over.
+    ///
+    /// [`Deadline::set`]: crate::net::deadline::Deadline::set
+    fn is_over(&self, since: u32, now: u32) -> bool {
+        Ticks::between(since, now) > self.idle_ticks
+    }
+
+    /// The same for its age.
     fn is_too_old(&self, connection: &Connection, now: u32) -> bool {
         self.age_ticks
-            .is_some_and(|age| Ticks::between(connection.birth.tick, now) >= age)
+            .is_some_and(|age| Ticks::between(connection.birth.tick, now) > age)
     }
 }
 
@@ -284,6 +304,40 @@ mod tests {
             assert_eq!((pool.len(), fixture.open()), (0, 0));
             fixture.put(pool.birth(0), 0);
             assert!(pool.take(0).is_some(), "the new address");
+        });
+    }
+
+    /// A tick may be partly over when a connection is put back in it, so 300 ms are surely over after four.
+    #[test]
+    fn idle_time_is_never_cut_short_nor_exceeded() {
+        Fixture::run(300, None, |fixture| {
+            let pool = &fixture.pool;
+            fixture.put(pool.birth(10), 10);
+            fixture.put(pool.birth(11), 11);
+            pool.expire_idle(13);
+            pool.expire(13);
+            assert_eq!(pool.len(), 2, "too early");
+            pool.expire_idle(14);
+            assert_eq!(pool.len(), 1, "the older one alone");
+            let taken = pool.take(14).expect("in time");
+            pool.put(taken, 14);
+            fixture.put(pool.birth(14), 14);
+            assert!(pool.take(18).is_none(), "the newest is over its time");
+            assert_eq!((pool.len(), fixture.open()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn age_is_never_cut_short_nor_exceeded() {
+        Fixture::run(60_000, Some(300), |fixture| {
+            let pool = &fixture.pool;
+            fixture.put(pool.birth(10), 10);
+            pool.expire(13);
+            let aged = pool.take(13).expect("in time");
+            pool.put(aged, 13);
+            assert!(pool.take(14).is_none(), "too old to be taken");
+            fixture.put(pool.birth(10), 14);
+            assert_eq!((pool.len(), fixture.open()), (0, 0), "or to be kept");
         });
     }
 }
