@@ -38,8 +38,10 @@ const LARGE_MESSAGE_BYTES: usize = 20 * 1024;
 const LARGE_MESSAGE_ROOM: usize = LARGE_MESSAGE_BYTES - 2 * 1024;
 /// One round of a long body.
 const BULK_BYTES: usize = 128 * 1024;
-/// Message buffers kept for the next exchange.
+/// Message buffers, and heads of each kind, kept for the next exchange.
 const MESSAGES_KEPT: usize = 1024;
+/// Fields that a head which is kept has room for. Few have more.
+const FIELDS_KEPT: usize = 64;
 /// Large message buffers kept for the next exchange.
 const LARGE_MESSAGES_KEPT: usize = 128;
 /// Bulk buffers kept for the next body.
@@ -327,7 +329,8 @@ impl Lane {
     #[inline]
     pub fn give_request_head(&self, mut head: RequestHead) {
         head.clear();
-        self.request_heads.borrow_mut().push(head);
+        let room = head.fields.capacity();
+        keep(&mut self.request_heads.borrow_mut(), head, room);
     }
 
     /// A response head to parse into.
@@ -340,7 +343,8 @@ impl Lane {
     #[inline]
     pub fn give_response_head(&self, mut head: ResponseHead) {
         head.clear();
-        self.response_heads.borrow_mut().push(head);
+        let room = head.fields.capacity();
+        keep(&mut self.response_heads.borrow_mut(), head, room);
     }
 
     /// Whether `address` is a proxy whose word counts.
@@ -399,5 +403,46 @@ impl Lane {
         for server in self.groups.iter().flat_map(|group| &group.servers) {
             server.pool.clear();
         }
+    }
+}
+
+/// Keeps a head with room for so many fields, unless it has grown or there are enough.
+#[inline]
+fn keep<H>(heads: &mut Vec<H>, head: H, room: usize) {
+    if room <= FIELDS_KEPT && heads.len() < MESSAGES_KEPT {
+        heads.push(head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head_bytes: 16 * 1024,
+        fields: 128,
+        target_bytes: 1024,
+    };
+
+    #[test]
+    fn heads_are_kept_up_to_a_number_and_a_size() {
+        let parsed = |fields: usize| {
+            let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(fields));
+            let mut head = RequestHead::default();
+            head.parse(text.as_bytes(), &LIMITS).expect("a valid head");
+            head
+        };
+        let mut heads = Vec::new();
+        for fields in [20, 120, 64] {
+            let head = parsed(fields);
+            let room = head.fields.capacity();
+            keep(&mut heads, head, room);
+        }
+        let kept: Vec<_> = heads.iter().map(|head| head.fields.len()).collect();
+        assert_eq!(kept, [20, 64]);
+        for _ in 0..2 * MESSAGES_KEPT {
+            keep(&mut heads, RequestHead::default(), 0);
+        }
+        assert_eq!(heads.len(), MESSAGES_KEPT);
     }
 }
