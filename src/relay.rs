@@ -71,7 +71,7 @@ async fn pump(from: Rc<Socket>, to: Rc<Socket>, buffers: Rc<BufferPool>) {
     while from.readable().await.is_ok() {
         // A buffer is taken when there is something to put into it: all connections share the few that stay in the CPU's cache.
         let mut buffer = buffers.take();
-        let received = from.try_recv(&mut buffer);
+        let received = from.try_recv(&mut buffer, usize::MAX);
         let goes_on = match received {
             Ok(0) => false,
             Ok(_) => send_all(&to, &buffer).await.is_ok(),

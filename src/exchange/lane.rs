@@ -13,6 +13,7 @@ use super::pace::MinRate;
 use super::rate::Buckets;
 use super::route::Router;
 use crate::config::Config;
+use crate::http1::body::ADDED_BYTES_MAX;
 use crate::http1::forward::Disclosure;
 use crate::http1::head::{Limits, RequestHead, ResponseHead};
 use crate::net::buffer::BufferPool;
@@ -38,6 +39,8 @@ const LARGE_MESSAGE_BYTES: usize = 20 * 1024;
 const LARGE_MESSAGE_ROOM: usize = LARGE_MESSAGE_BYTES - 2 * 1024;
 /// One round of a long body.
 const BULK_BYTES: usize = 128 * 1024;
+/// Bytes that one receive takes at most. When they are written in chunks anew they fit into another bulk buffer, which so keeps its size.
+pub const RECEIVE_BYTES_MAX: usize = BULK_BYTES - ADDED_BYTES_MAX;
 /// Message buffers, and heads of each kind, kept for the next exchange.
 const MESSAGES_KEPT: usize = 1024;
 /// Fields that a head which is kept has room for. Few have more.
@@ -417,6 +420,8 @@ fn keep<H>(heads: &mut Vec<H>, head: H, room: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::body::{Coding, Reader};
+    use crate::http1::framing::Framing;
 
     const LIMITS: Limits = Limits {
         head_bytes: 16 * 1024,
@@ -444,5 +449,25 @@ mod tests {
             keep(&mut heads, RequestHead::default(), 0);
         }
         assert_eq!(heads.len(), MESSAGES_KEPT);
+    }
+
+    #[test]
+    fn a_full_receive_written_in_chunks_anew_fits_into_a_buffer() {
+        let chunk = |bytes: usize| format!("{bytes:x}\r\n{}\r\n", "x".repeat(bytes));
+        let long = chunk(4 * BULK_BYTES);
+        let short = chunk(1000).repeat(4 * BULK_BYTES / 1000);
+        for (framing, body) in [
+            (Framing::Chunked, &long),
+            (Framing::Chunked, &short),
+            (Framing::UntilClose, &long),
+        ] {
+            let mut reader = Reader::new(framing);
+            for input in body.as_bytes().chunks(RECEIVE_BYTES_MAX) {
+                let mut output = Vec::with_capacity(BULK_BYTES);
+                let moved = reader.transfer(input, Coding::Chunked, &LIMITS, &mut output);
+                assert!(moved.is_ok());
+                assert_eq!(output.capacity(), BULK_BYTES, "no other is kept");
+            }
+        }
     }
 }

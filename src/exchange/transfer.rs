@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::pin;
 
-use super::lane::Lane;
+use super::lane::{Lane, RECEIVE_BYTES_MAX};
 use super::pace::{Pace, TooSlow};
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::descriptors::is_exhaustion;
@@ -256,7 +256,7 @@ pub fn recv_now(
     socket: &Socket,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<usize>, TransferError> {
-    received_now(lane, socket.try_recv(buffer))
+    received_now(lane, socket.try_recv(buffer, RECEIVE_BYTES_MAX))
 }
 
 #[inline]

@@ -9,6 +9,10 @@ use super::refusal::Refusal;
 /// Bytes of a trailer section.
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
 
+/// How many bytes more [`Reader::transfer`] writes than it reads, at most, the fields of a trailer section aside: of a chunk that goes on
+/// before or after what was received, each part becomes a chunk of its own.
+pub const ADDED_BYTES_MAX: usize = 32;
+
 /// Finds data and end of a body in received bytes.
 #[derive(Debug)]
 pub enum Reader {
@@ -279,6 +283,32 @@ mod tests {
                 Ok(expected),
                 "{framing:?} into {coding:?}"
             );
+        }
+    }
+
+    #[test]
+    fn no_more_than_told_is_added_wherever_receives_end() {
+        for (size, received) in (1..60).flat_map(|size| (1..60).map(move |bytes| (size, bytes))) {
+            let chunk = [
+                format!("{size:x}\r\n").as_bytes(),
+                &vec![b'x'; size],
+                b"\r\n",
+            ]
+            .concat();
+            let body = [&chunk.repeat(5)[..], b"0\r\n\r\n"].concat();
+            for framing in [Framing::Chunked, Framing::Length(body.len() as u64)] {
+                let mut reader = Reader::new(framing);
+                for input in body.chunks(received) {
+                    let mut out = Vec::new();
+                    let moved = reader.transfer(input, Coding::Chunked, &LIMITS, &mut out);
+                    assert!(moved.is_ok_and(|moved| moved.consumed == input.len()));
+                    assert!(
+                        out.len() <= input.len() + ADDED_BYTES_MAX,
+                        "{size}, {received}"
+                    );
+                }
+                assert!(reader.ended());
+            }
         }
     }
 

@@ -16,7 +16,6 @@ use std::time::Duration;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 use pin_project_lite::pin_project;
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
@@ -77,14 +76,20 @@ impl Socket {
         }
     }
 
-    /// Receives what is there into the free capacity of `buffer`, without waiting. Gives the number of bytes, 0 at the end of the stream.
+    /// Receives what is there into the free capacity of `buffer`, at most `max` bytes, without waiting. Gives the number of bytes, 0 at the
+    /// end of the stream.
     #[inline]
-    pub fn try_recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    pub fn try_recv(&self, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize> {
         debug_assert!(
             buffer.len() < buffer.capacity(),
             "a receive without room would look like the end of the stream"
         );
-        let (received, _) = net::recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT)?;
+        let room = buffer.spare_capacity_mut();
+        let max = room.len().min(max);
+        let ((received, _), _) = net::recv(self, &mut room[..max], RecvFlags::DONTWAIT)?;
+        let received = received.len();
+        // SAFETY: so many bytes behind the old length have just been received into the vector's own capacity.
+        unsafe { buffer.set_len(buffer.len() + received) };
         Ok(received)
     }
 
@@ -270,5 +275,32 @@ impl<F: Future<Output = io::Result<()>>> Future for Ready<'_, F> {
             at_once.set(0);
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+
+    #[test]
+    fn a_receive_takes_what_there_is_room_for_and_no_more_than_told() {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new().build();
+        runtime.expect("a runtime").block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+            let socket = Socket::new(ours.into()).expect("a socket");
+            theirs.write_all(b"0123456789").expect("room");
+            let mut buffer = Vec::with_capacity(8);
+            buffer.push(b'>');
+            let received = [3, usize::MAX].map(|max| socket.try_recv(&mut buffer, max).ok());
+            assert_eq!(
+                (received, &buffer[..]),
+                ([Some(3), Some(4)], &b">0123456"[..])
+            );
+        });
     }
 }
