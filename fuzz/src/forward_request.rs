@@ -146,21 +146,21 @@ impl<'a> Accepted<'a> {
         assert_eq!(written.start[1], &*self.target.path_and_query, "the target");
         assert_eq!(written.start[2], b"HTTP/1.1");
         self.check_fields(&written, &received, manner);
-        self.check_body(&written, &out[written.len..], ended);
+        self.check_body(&written, &out[written.len..], ended, manner);
     }
 
-    fn coding(&self) -> Coding {
-        if self.framing == Framing::Chunked {
-            Coding::chunked(framing::options(&self.head.fields, self.bytes))
-        } else {
-            Coding::Identity
+    fn coding(&self, manner: Manner) -> Coding {
+        match self.framing {
+            Framing::Chunked if manner.drop_underscores => Coding::Chunked,
+            Framing::Chunked => Coding::chunked(framing::options(&self.head.fields, self.bytes)),
+            _ => Coding::Identity,
         }
     }
 
     /// The message for the server, and whether all of the body was there; `None` when the body is refused.
     fn send(&self, manner: Manner) -> Option<(Vec<u8>, bool)> {
         let mut out = Vec::new();
-        let chunked = self.framing == Framing::Chunked;
+        let coding = self.coding(manner);
         let host = Request {
             head: self.head,
             bytes: self.bytes,
@@ -169,7 +169,7 @@ impl<'a> Accepted<'a> {
             upstream_host: self.upstream_host(manner),
             options: framing::options(&self.head.fields, self.bytes),
             upgrade: self.upgrade,
-            chunked,
+            coding,
             close: manner.close,
             drop_underscores: manner.drop_underscores,
             origin: Origin {
@@ -182,7 +182,6 @@ impl<'a> Accepted<'a> {
         .write(manner.disclosure, &mut out);
         assert_eq!(&out[host], self.upstream_host(manner));
         let mut reader = Reader::new(self.framing);
-        let coding = self.coding();
         let mut at = 0;
         for end in cuts(self.rest) {
             if !reader.ended() {
@@ -244,7 +243,11 @@ impl<'a> Accepted<'a> {
             | "transfer-encoding"
             | "upgrade"
             | "x-served-by" => false,
-            "trailer" => self.framing == Framing::Chunked && !names_fields(received),
+            "trailer" => {
+                self.framing == Framing::Chunked
+                    && !names_fields(received)
+                    && !manner.drop_underscores
+            }
             _ if is_lookalike(name) => false,
             _ if manner.drop_underscores && name.contains('_') => false,
             "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-real-ip" => {
@@ -280,7 +283,7 @@ impl<'a> Accepted<'a> {
     }
 
     /// The body is all that follows the head: not a byte is left for a second request.
-    fn check_body(&self, written: &Head, body: &[u8], ended: bool) {
+    fn check_body(&self, written: &Head, body: &[u8], ended: bool, manner: Manner) {
         match (written.framing().expect("one framing"), self.framing) {
             (strict::Framing::None | strict::Framing::Length(0), Framing::Empty) => {
                 assert!(body.is_empty() && ended);
@@ -291,12 +294,12 @@ impl<'a> Accepted<'a> {
                 assert_eq!(body.len() as u64 == length, ended);
                 assert_eq!(body, &self.rest[..body.len()]);
             }
-            (strict::Framing::Chunked, Framing::Chunked) => self.check_chunked(body, ended),
+            (strict::Framing::Chunked, Framing::Chunked) => self.check_chunked(body, ended, manner),
             differing => panic!("framing: {differing:?}"),
         }
     }
 
-    fn check_chunked(&self, body: &[u8], ended: bool) {
+    fn check_chunked(&self, body: &[u8], ended: bool, manner: Manner) {
         match (strict::chunked(body), strict::chunked(self.rest)) {
             (
                 Chunked::Complete {
@@ -310,7 +313,7 @@ impl<'a> Accepted<'a> {
                 assert!(ended && !extended);
                 assert_eq!(len, body.len(), "bytes behind the body");
                 assert_eq!(data, received);
-                check_trailer(trailer, self.coding());
+                check_trailer(trailer, self.coding(manner));
             }
             (Chunked::Incomplete(data), Chunked::Incomplete(received)) => {
                 assert!(!ended && received.starts_with(&data));

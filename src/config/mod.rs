@@ -206,7 +206,7 @@ pub struct Timeouts {
 }
 
 /// What becomes of request fields whose names have underscores. Those that would pass for a field that the proxy itself acts on never
-/// go on, whatever this says.
+/// go on, whatever this says. Trailer fields of requests go on only with [`Underscores::Pass`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Underscores {
     /// They go on (RFC 9110 section 5.1).

@@ -222,11 +222,7 @@ impl<'l> Reading<'l, '_> {
             Cow::Borrowed(&*target.path_and_query)
         };
         let group = &self.lane.groups[route.upstream];
-        let coding = if framing == Framing::Chunked {
-            Coding::chunked(self.options)
-        } else {
-            Coding::Identity
-        };
+        let coding = self.coding(framing);
         let upgrade = self.upgrade();
         let mut outgoing = self.lane.take_for(self.bytes.len());
         let host_at = Forward {
@@ -242,7 +238,7 @@ impl<'l> Reading<'l, '_> {
             },
             options: self.options,
             upgrade,
-            chunked: coding != Coding::Identity,
+            coding,
             close: group.closes_connections(),
             drop_underscores: self.lane.config.limits.underscores == Underscores::Drop,
             origin: Origin {
@@ -293,6 +289,16 @@ impl<'l> Reading<'l, '_> {
                 .sticky
                 .as_ref()
                 .and_then(|sticky| sticky::bond(sticky, self.head, self.bytes)),
+        }
+    }
+
+    /// How the body goes on. Where names with underscores must not, trailer fields stay behind, which is always allowed (RFC 9110
+    /// section 6.5.1): they come when the head has left, so that refusing them would often come too late.
+    fn coding(&self, framing: Framing) -> Coding {
+        match (framing, self.lane.config.limits.underscores) {
+            (Framing::Chunked, Underscores::Pass) => Coding::chunked(self.options),
+            (Framing::Chunked, _) => Coding::Chunked,
+            _ => Coding::Identity,
         }
     }
 

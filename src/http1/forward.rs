@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::body::Coding;
 use super::class::trim;
 use super::client::AddressText;
 use super::field::{Field, Name, Span, list};
@@ -49,8 +50,8 @@ pub struct Request<'a> {
     pub options: Options,
     /// The Upgrade value to pass on.
     pub upgrade: Option<Span>,
-    /// The body goes on chunked.
-    pub chunked: bool,
+    /// The body goes on in this coding.
+    pub coding: Coding,
     /// The connection is to be closed after this exchange.
     pub close: bool,
     /// Fields whose names have underscores stay behind.
@@ -75,7 +76,7 @@ impl Request<'_> {
                 write_field(field.name.of(bytes), field.value.of(bytes), out);
             }
         }
-        if self.chunked {
+        if self.coding != Coding::Identity {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         self.write_disclosure(disclosure, out);
@@ -89,8 +90,7 @@ impl Request<'_> {
     fn passes(&self, field: &Field, disclosure: Disclosure) -> bool {
         match field.kind {
             Name::Host | Name::XServedBy | Name::Lookalike => false,
-            // Trailer fields stay behind where Connection may name them.
-            Name::Trailer => self.chunked && !self.options.names_fields,
+            Name::Trailer => self.coding == Coding::ChunkedTrailers,
             Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::XRealIp => {
                 self.origin.trusted && !disclosure.x_forwarded
             }
@@ -410,7 +410,7 @@ mod tests {
         via: false,
     };
 
-    fn request(fields: &str, trusted: bool, disclosure: Disclosure, chunked: bool) -> String {
+    fn request(fields: &str, trusted: bool, disclosure: Disclosure, coding: Coding) -> String {
         let bytes = format!("GET /p HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::default();
         head.parse(&bytes, &LIMITS).expect("a valid head");
@@ -422,7 +422,7 @@ mod tests {
             upstream_host: b"up",
             options: options(&head.fields, &bytes),
             upgrade: None,
-            chunked,
+            coding,
             close: false,
             drop_underscores: false,
             origin: Origin {
@@ -448,15 +448,17 @@ mod tests {
     fn hop_by_hop_fields_stay_behind() {
         let fields = "Connection: x-drop, Host, close\r\nKeep-Alive: 1\r\nX-Drop: a\r\nX-Keep:  b \r\nTE: gzip\r\nUpgrade: h2c\r\n\
                       Proxy-Connection: a\r\nProxy-Authorization: b\r\nTrailer: c\r\n";
-        assert_eq!(request(fields, false, NONE, false), "X-Keep: b|");
+        assert_eq!(request(fields, false, NONE, Coding::Identity), "X-Keep: b|");
         assert_eq!(
-            request("TE: deflate, trailers\r\n", false, NONE, false),
+            request("TE: deflate, trailers\r\n", false, NONE, Coding::Identity),
             "TE: trailers|Connection: TE|"
         );
+        let trailer = |coding| request("Trailer: c\r\n", false, NONE, coding);
         assert_eq!(
-            request("Trailer: c\r\n", false, NONE, true),
+            trailer(Coding::ChunkedTrailers),
             "Trailer: c|Transfer-Encoding: chunked|"
         );
+        assert_eq!(trailer(Coding::Chunked), "Transfer-Encoding: chunked|");
     }
 
     #[test]
@@ -464,8 +466,8 @@ mod tests {
         let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: e\r\nForwarded: for=1\r\n\
                       Connection: x-forwarded-for, x-real-ip\r\n";
         let own = "X-Forwarded-For: 9.9.9.9|X-Forwarded-Proto: http|X-Forwarded-Host: h|X-Real-IP: 9.9.9.9|";
-        assert_eq!(request(fields, false, PLAIN, false), own);
-        assert_eq!(request(fields, false, NONE, false), "");
+        assert_eq!(request(fields, false, PLAIN, Coding::Identity), own);
+        assert_eq!(request(fields, false, NONE, Coding::Identity), "");
     }
 
     #[test]
@@ -473,13 +475,13 @@ mod tests {
         let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nForwarded: for=1\r\nVia: 1.0 a\r\n";
         let expected = "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9|X-Forwarded-Proto: https|X-Forwarded-Host: h|X-Real-IP: 9.9.9.9|\
                         Forwarded: for=1, for=9.9.9.9;host=\"h\";proto=http|Via: 1.0 a, 1.1 ringlane|";
-        assert_eq!(request(fields, true, ALL, false), expected);
+        assert_eq!(request(fields, true, ALL, Coding::Identity), expected);
         assert_eq!(
             request(
                 "X-Forwarded-For: 1.1.1.1\r\nVia: 1.0 a\r\n",
                 true,
                 NONE,
-                false
+                Coding::Identity
             ),
             "X-Forwarded-For: 1.1.1.1|Via: 1.0 a|"
         );
