@@ -15,6 +15,7 @@ in_each_mode!(
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
     answers_that_break_off,
+    refusals_show_the_client_behind_a_trusted_proxy,
     complete_after_a_stop,
     written_while_running,
     rotated,
@@ -254,6 +255,71 @@ fn own_answers_are_logged(mode: Mode) {
             "an answer of ours has a body: {line}"
         );
     }
+}
+
+/// The address of a refused client is what an operator looks for. What is left of a head that does not come whole may name another.
+fn refusals_show_the_client_behind_a_trusted_proxy(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let config = Config::new(mode).key("shutdown_timeout = \"20s\"");
+    let path = config.directory().join("access.log");
+    let tables = format!(
+        "[access_log]\npath = \"{}\"\n\
+         [forward]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [limits]\nbody = \"1KiB\"\nmax_in_flight = 1\n\
+         [rate_limit]\nrequests = 2\nperiod = \"1h\"\nexempt = [\"192.0.2.8\"]\n\
+         [[route]]\nhost = \"a\"\nupstream = \"app\"",
+        path.display()
+    );
+    let proxy = config
+        .tables(&tables)
+        .upstream(&[&served.address], "")
+        .start();
+    let ask = |method: &str, host: &str, client: &str, fields: &str| {
+        let head = format!("{method} / HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {client}\r\n");
+        send(&proxy, format!("{head}{fields}\r\n"))
+    };
+    assert_eq!(ask("GET", "a", "192.0.2.1", ""), 200);
+    assert_eq!(ask("GET", "b", "192.0.2.1", ""), 404);
+    assert_eq!(ask("GET", "a", "192.0.2.1", ""), 429);
+    assert_eq!(ask("CONNECT", "a", "192.0.2.2", ""), 405);
+    assert_eq!(
+        ask("PUT", "a", "192.0.2.3", "Content-Length: 1025\r\n"),
+        413
+    );
+    assert_eq!(ask("PUT", "a", "192.0.2.4", "Expect: more\r\n"), 417);
+    assert_eq!(ask("GET", "a", "192.0.2.5", "Host: b\r\n"), 400);
+    assert_eq!(ask("GET", "a", "192.0.2.6", "Bad Name: b\r\n"), 400);
+    let mut held = proxy.connect();
+    held.send(
+        "PUT / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 2\r\n\r\n",
+    );
+    eventually("one is in flight", || {
+        ask("GET", "a", "192.0.2.8", "") == 503
+    });
+    held.send("hi");
+    assert_eq!(held.response("PUT").status, 200);
+
+    let text = { proxy }.stop_and_read(&path);
+    let told = |client: &str, status: &str| {
+        let parts = text.lines().map(parts);
+        let lines = parts.filter(|parts| parts[0] == client && parts[5] == status);
+        lines.count()
+    };
+    for (client, status) in [
+        ("192.0.2.1", "200"),
+        ("192.0.2.1", "404"),
+        ("192.0.2.1", "429"),
+        ("192.0.2.2", "405"),
+        ("192.0.2.3", "413"),
+        ("192.0.2.4", "417"),
+        ("192.0.2.5", "400"),
+        ("127.0.0.1", "400"),
+        ("192.0.2.7", "200"),
+    ] {
+        assert_eq!(told(client, status), 1, "{client} {status} in\n{text}");
+    }
+    assert!(told("192.0.2.8", "503") > 0, "{text}");
+    assert_eq!(told("127.0.0.1", "503"), 0, "{text}");
 }
 
 fn complete_after_a_stop(mode: Mode) {

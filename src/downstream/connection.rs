@@ -287,7 +287,7 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     };
     record::write(
         lane,
-        client.peer,
+        rejection.client.unwrap_or(client.peer),
         rejection.record.as_deref(),
         &outcome,
         started,

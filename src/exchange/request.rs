@@ -83,6 +83,8 @@ pub struct Rejection {
     pub persistent: bool,
     /// Bytes that the request took.
     pub taken: usize,
+    /// The client's address, by the word of a trusted proxy in a head that came whole.
+    pub client: Option<IpAddr>,
     /// For the access log, when it is on.
     pub record: Option<Box<RequestRecord>>,
 }
@@ -97,6 +99,7 @@ impl Rejection {
             minor: 1,
             persistent: false,
             taken: 0,
+            client: None,
             record: None,
         }
     }
@@ -110,6 +113,7 @@ impl Rejection {
             minor: head.minor,
             persistent: false,
             taken: bytes.len(),
+            client: None,
             record: lane
                 .access_log()
                 .map(|_| Box::new(RequestRecord::new(head, bytes, b""))),
@@ -143,22 +147,11 @@ pub fn read<'l>(
     head: &mut RequestHead,
     bytes: &[u8],
 ) -> Result<Option<(Request<'l>, usize)>, Rejection> {
-    read_or_stop(lane, client, head, bytes).map_err(|stop| match stop {
-        Stop::Refused(refusal) => Rejection::of(refusal, lane, head, bytes),
-        Stop::Rejected(rejection) => rejection,
-    })
-}
-
-#[inline]
-fn read_or_stop<'l>(
-    lane: &'l Lane,
-    client: &Client,
-    head: &mut RequestHead,
-    bytes: &[u8],
-) -> Result<Option<(Request<'l>, usize)>, Stop> {
-    let head_bytes = match head.parse(bytes, &lane.limits)? {
-        Progress::Complete(length) => length,
-        Progress::Partial => return Ok(None),
+    let head_bytes = match head.parse(bytes, &lane.limits) {
+        Ok(Progress::Complete(length)) => length,
+        Ok(Progress::Partial) => return Ok(None),
+        // What was not read of it may name another client: this one stays unknown.
+        Err(refusal) => return Err(Rejection::of(refusal, lane, head, bytes)),
     };
     let reading = Reading {
         lane,
@@ -166,13 +159,24 @@ fn read_or_stop<'l>(
         head,
         bytes: &bytes[..head_bytes],
         options: framing::options(&head.fields, bytes),
+        origin: origin(lane, client, head, bytes),
     };
-    let (mut request, coding) = reading.request()?;
-    let read =
-        request
-            .upload
-            .take_at_hand(lane, &bytes[head_bytes..], coding, &mut request.outgoing)?;
-    Ok(Some((request, head_bytes + read)))
+    match reading.request_with(&bytes[head_bytes..]) {
+        Ok((request, read)) => Ok(Some((request, head_bytes + read))),
+        Err(Stop::Rejected(rejection)) => Err(rejection),
+        Err(Stop::Refused(refusal)) => Err(Rejection {
+            client: reading.origin,
+            ..Rejection::of(refusal, lane, head, bytes)
+        }),
+    }
+}
+
+/// The client's address when a trusted proxy tells it.
+fn origin(lane: &Lane, client: &Client, head: &RequestHead, bytes: &[u8]) -> Option<IpAddr> {
+    if !client.trusted {
+        return None;
+    }
+    forwarded_address(&head.fields, bytes, |address| lane.trusts(address))
 }
 
 /// A complete head on its way to a [`Request`].
@@ -182,9 +186,21 @@ struct Reading<'l, 'a> {
     head: &'a RequestHead,
     bytes: &'a [u8],
     options: Options,
+    /// The client's address when a trusted proxy tells it.
+    origin: Option<IpAddr>,
 }
 
 impl<'l> Reading<'l, '_> {
+    /// The request, with what `rest` holds of its body, and how much that is.
+    #[inline]
+    fn request_with(&self, rest: &[u8]) -> Result<(Request<'l>, usize), Stop> {
+        let (mut request, coding) = self.request()?;
+        let read = request
+            .upload
+            .take_at_hand(self.lane, rest, coding, &mut request.outgoing)?;
+        Ok((request, read))
+    }
+
     fn request(&self) -> Result<(Request<'l>, Coding), Stop> {
         let (head, bytes) = (self.head, self.bytes);
         let method = head.method.of(bytes);
@@ -200,14 +216,13 @@ impl<'l> Reading<'l, '_> {
         self.check_length(framing)?;
         let target = Target::parse(method, head.target.of(bytes))?;
         let host = self.host(&target)?;
-        let origin = self.client_address();
+        let client = self.origin.unwrap_or(self.client.peer);
         if let Some(memory) = &self.lane.memory {
             memory
                 .admit(self.lane)
                 .map_err(|answer| self.reject_and_close(framing, answer))?;
         }
         if let Some(gate) = &self.lane.gate {
-            let client = origin.unwrap_or(self.client.peer);
             gate.admit(client)
                 .map_err(|answer| self.reject(framing, answer))?;
         }
@@ -244,12 +259,11 @@ impl<'l> Reading<'l, '_> {
             origin: Origin {
                 peer: self.client.peer_text.as_bytes(),
                 trusted: self.client.trusted,
-                client: origin,
+                client: self.origin,
                 scheme: "http",
             },
         }
         .write(self.lane.disclosure, &mut outgoing);
-        let client = origin.unwrap_or(self.client.peer);
         let key = group
             .hash_by
             .as_ref()
@@ -367,16 +381,6 @@ impl<'l> Reading<'l, '_> {
         }
     }
 
-    /// The client's address when a trusted proxy tells it.
-    fn client_address(&self) -> Option<IpAddr> {
-        if !self.client.trusted {
-            return None;
-        }
-        forwarded_address(&self.head.fields, self.bytes, |address| {
-            self.lane.trusts(address)
-        })
-    }
-
     /// The Upgrade value to pass on. Not `h2c`: a tunnel of HTTP/2 would carry requests past every rule here.
     fn upgrade(&self) -> Option<Span> {
         if !self.options.upgrade || self.head.minor == 0 {
@@ -417,6 +421,7 @@ impl<'l> Reading<'l, '_> {
             minor: self.head.minor,
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
             taken: self.bytes.len(),
+            client: self.origin,
             record: self.record(host),
         }
     }
