@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::{Config, Mode, Origin, PATIENCE, Proxy, QUIET, Wire, eventually, in_each_mode, ok};
+use support::{
+    Config, Mode, Origin, PATIENCE, Proxy, QUIET, SLOWNESS, Wire, eventually, in_each_mode, ok,
+};
 
 in_each_mode!(
     each_connection_that_opens_is_served,
     backlog_is_served,
     pipelined_requests_are_served,
     half_a_pipelined_head_is_not_waited_for,
+    empty_lines_are_not_waited_for,
     slow_reader_gets_all,
     mixed_load_is_counted_on_both_sides,
 );
@@ -146,6 +149,38 @@ fn half_a_pipelined_head_is_not_waited_for(mode: Mode) {
     );
     client.expect_close();
     drop(client);
+    expect_exit_0(&mut proxy);
+}
+
+/// Clients at rest and new ones that send nothing else, whole and in halves.
+fn empty_lines_are_not_waited_for(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let mut proxy = config(mode).upstream(&[&served.address], "").start();
+    let mut clients: Vec<(Wire, &str)> = Vec::new();
+    for lines in ["\r\n", "\r\n\r", "\r"] {
+        let mut rested = proxy.connect();
+        rested.send(GET);
+        assert_eq!(rested.response("GET").text(), "fine");
+        clients.extend([(rested, lines), (proxy.connect(), lines)]);
+    }
+    for (client, lines) in &mut clients {
+        client.send(lines);
+        client.expect_silence(Duration::from_millis(20));
+    }
+    let since = Instant::now();
+    proxy.signal("TERM");
+    let mut left = clients;
+    while !left.is_empty() && since.elapsed() < PATIENCE {
+        left.retain_mut(|(client, _)| {
+            client.try_send("\r\n").is_ok()
+                && client.receive_within(Duration::from_millis(20)).is_err()
+        });
+    }
+    assert!(
+        since.elapsed() < Duration::from_secs(3 * SLOWNESS),
+        "{:?}",
+        since.elapsed()
+    );
     expect_exit_0(&mut proxy);
 }
 

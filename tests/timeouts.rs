@@ -5,7 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Config, Mode, Origin, Proxy, Wire, all_at_once, in_each_mode, ok, took_about};
+use support::{
+    Config, Mode, Origin, PATIENCE, Proxy, Wire, all_at_once, in_each_mode, ok, took_about,
+};
 
 in_each_mode!(each_timeout, what_makes_progress_is_not_overdue,);
 
@@ -23,6 +25,18 @@ fn each_timeout(mode: Mode) {
         ("client_body", stalled_upload),
         ("client_body, chunked", stalled_chunks),
         ("keep_alive", idle_client),
+        ("keep_alive, an empty line", empty_line_behind_a_request),
+        ("keep_alive, empty lines", empty_lines_at_rest),
+        ("keep_alive, empty lines in halves", halves_of_empty_lines),
+        ("keep_alive, a flood of empty lines", flood_of_empty_lines),
+        (
+            "client_header, empty lines",
+            empty_lines_before_a_first_head,
+        ),
+        (
+            "client_header, behind empty lines",
+            half_a_head_behind_lines,
+        ),
         ("write, to the client", client_that_does_not_read),
         ("write, to the origin", origin_that_does_not_read),
         ("tunnel_idle", idle_tunnel),
@@ -47,6 +61,7 @@ fn what_makes_progress_is_not_overdue(mode: Mode) {
         ("client_body", slow_upload),
         ("response_body_timeout", slow_response),
         ("tunnel_idle", slow_tunnel),
+        ("empty lines before requests", requests_behind_empty_lines),
         (
             "keep_alive, during an exchange",
             exchange_longer_than_keep_alive,
@@ -170,6 +185,92 @@ fn idle_client(mode: Mode) {
     let since = Instant::now();
     client.expect_close(); // without a 408: nothing was asked
     took_about(since, SET);
+}
+
+/// A client with one exchange behind it, on a proxy on which no other timeout is near.
+fn at_rest(mode: Mode) -> (Proxy, Wire) {
+    let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+    (proxy, client)
+}
+
+/// Old clients send one that Content-Length does not count. Nothing was asked, so nothing is answered (RFC 9112 section 2.2).
+fn empty_line_behind_a_request(mode: Mode) {
+    let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n");
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().body, b"abc");
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("POST").text(), "fine");
+    let since = Instant::now();
+    client.expect_close();
+    took_about(since, SET);
+}
+
+/// Sends these bytes again and again; the connection must end at its time all the same, without an answer.
+#[track_caller]
+fn expect_silent_end(client: &mut Wire, again: &[&str]) {
+    let since = Instant::now();
+    let mut parts = again.iter().cycle().take(400);
+    let ended = parts.any(|part| {
+        client.try_send(part).is_err()
+            || matches!(client.receive_within(Duration::from_millis(50)), Ok(false))
+    });
+    assert!(ended, "empty lines keep a connection for ever");
+    client.expect_end();
+    took_about(since, SET);
+}
+
+fn empty_lines_at_rest(mode: Mode) {
+    let (_proxy, mut client) = at_rest(mode);
+    expect_silent_end(&mut client, &["\r\n"]);
+}
+
+fn halves_of_empty_lines(mode: Mode) {
+    let (_proxy, mut client) = at_rest(mode);
+    expect_silent_end(&mut client, &["\r", "\n"]);
+    let (_proxy, mut client) = at_rest(mode);
+    let since = Instant::now();
+    client.send("\r");
+    client.expect_close();
+    took_about(since, SET);
+}
+
+fn empty_lines_before_a_first_head(mode: Mode) {
+    let (proxy, _origin) = start(mode, "client_header = \"500ms\"", "");
+    expect_silent_end(&mut proxy.connect(), &["\r\n"]);
+}
+
+/// More than a head may have, and not in whole lines, as fast as they are taken.
+fn flood_of_empty_lines(mode: Mode) {
+    let (proxy, mut client) = at_rest(mode);
+    let before = proxy.resident();
+    let since = Instant::now();
+    let lines = "\r\n".repeat(100_000);
+    let mut most = 0;
+    while client.try_send(&lines).is_ok() {
+        most = most.max(proxy.resident());
+        assert!(since.elapsed() < PATIENCE, "the flood goes on for ever");
+    }
+    took_about(since, SET);
+    client.expect_end();
+    let grown = most.saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes for empty lines");
+}
+
+fn half_a_head_behind_lines(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_header = \"500ms\"", "");
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+    client.send("\r\n");
+    client.expect_silence(Duration::from_millis(700));
+    let since = Instant::now();
+    client.send("\r\n\r\nGET /");
+    expect_last(&mut client, 408, since);
 }
 
 fn client_that_does_not_read(mode: Mode) {
@@ -334,6 +435,33 @@ fn slow_tunnel(mode: Mode) {
         from.send("x"); // one direction keeps both alive
         to.expect("x");
     }
+}
+
+/// However they come, and behind more of them than a head may have bytes.
+fn requests_behind_empty_lines(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let proxy = Config::new(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    let many = "\r\n".repeat(40_000);
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let cases: [&[&str]; 6] = [
+        &["\r\n", get],
+        &["\r\n\r\n\r", "\n", get],
+        &["\r", "\n", "\r\n\r", "\n", get],
+        &["\r", "\n\r\nGET / HTT", &get["GET / HTT".len()..]],
+        &["\r\nG", &get[1..]],
+        &[&many, get],
+    ];
+    for parts in cases {
+        client.send(parts.concat());
+        assert_eq!(client.response("GET").text(), "fine", "at once");
+        for part in parts {
+            client.send(part);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(client.response("GET").text(), "fine", "in pieces");
+    }
+    assert_eq!(served.requests().len(), 2 * cases.len());
 }
 
 fn exchange_longer_than_keep_alive(mode: Mode) {

@@ -1,7 +1,7 @@
 //! Heads: the result does not depend on how the bytes came, and the strict reader sees the same.
 
 use ringlane::http1::field::Field;
-use ringlane::http1::head::{Progress, RequestHead, ResponseHead};
+use ringlane::http1::head::{Progress, RequestHead, ResponseHead, empty_lines};
 use ringlane::http1::refusal::Refusal;
 
 use super::strict::{self, Head, Pair};
@@ -11,18 +11,17 @@ type Outcome = Result<Progress, Refusal>;
 
 /// A request's head.
 pub fn request(input: &[u8]) {
+    let input = behind_empty_lines(input);
     let (mut whole, mut resumed) = (RequestHead::default(), RequestHead::default());
     let outcome = whole.parse(input, &LIMITS);
     let in_pieces = in_pieces(input, |prefix| resumed.parse(prefix, &LIMITS));
-    let skipped = empty_lines(input);
-    let Some((len, strict)) = complete(outcome, in_pieces, strict::request(&input[skipped..]))
-    else {
+    let Some((len, strict)) = complete(outcome, in_pieces, strict::request(input)) else {
         return;
     };
     let parts = |head: &RequestHead| (head.method, head.target, head.minor);
     assert_eq!(parts(&whole), parts(&resumed));
     assert_eq!(whole.fields, resumed.fields);
-    assert_eq!(len, skipped + strict.len);
+    assert_eq!(len, strict.len);
     assert_eq!(whole.method.of(input), strict.start[0]);
     assert_eq!(whole.target.of(input), strict.start[1]);
     assert_eq!(whole.minor, minor(strict.start[2]));
@@ -84,9 +83,14 @@ fn in_pieces(input: &[u8], mut parse: impl FnMut(&[u8]) -> Outcome) -> Outcome {
     Ok(Progress::Partial)
 }
 
-/// Bytes of the empty lines before a request line (RFC 9112 section 2.2).
-pub fn empty_lines(input: &[u8]) -> usize {
-    2 * input.chunks(2).take_while(|pair| pair == b"\r\n").count()
+/// What follows the empty lines before a request line, which are to be ignored (RFC 9112 section 2.2).
+pub fn behind_empty_lines(input: &[u8]) -> &[u8] {
+    let mut rest = input;
+    while let Some(behind) = rest.strip_prefix(b"\r\n") {
+        rest = behind;
+    }
+    assert_eq!(rest.len() + empty_lines(input), input.len());
+    rest
 }
 
 fn minor(version: &[u8]) -> u8 {

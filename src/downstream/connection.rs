@@ -20,7 +20,7 @@ use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
 use crate::exchange::transfer;
 use crate::http1::answer::{Answer, Form};
-use crate::http1::head::RequestHead;
+use crate::http1::head::{RequestHead, empty_lines};
 use crate::net::deadline::{Interrupt, Slot, Ticks};
 use crate::net::socket::Peek;
 use crate::telemetry::counters::TimeoutKind;
@@ -51,7 +51,6 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             if after != After::KeepAlive {
                 return Box::pin(close(&lane, &client, after)).await;
             }
-            client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
         }
         count_end(&lane, &client);
         if lane.deadlines.draining() && client.socket.has_unsent() {
@@ -115,6 +114,7 @@ async fn active(lane: &Lane, client: &Client) -> After {
                         .map(|_| Held::new(&lane.counters.in_flight));
                     attempt::run(lane, client, request).await
                 }
+                Ok(Step::Nothing) => return unasked(lane, client),
                 Ok(Step::More | Step::Gone) => After::Close,
                 Err(rejection) => Box::pin(reject(lane, client, rejection)).await,
             }
@@ -122,12 +122,23 @@ async fn active(lane: &Lane, client: &Client) -> After {
         if after != After::KeepAlive {
             return after;
         }
+        client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
         if client.pending.borrow().is_empty() {
             return After::KeepAlive;
         }
         if client.requests.get().is_multiple_of(TURN_REQUESTS) {
             Box::pin(give_way(lane, client)).await;
         }
+    }
+}
+
+/// Where a connection goes that sent nothing but empty lines: back to rest, and its time runs on. A drain waits for requests only.
+#[cold]
+fn unasked(lane: &Lane, client: &Client) -> After {
+    match lane.deadlines.draining() {
+        false => After::KeepAlive,
+        true if client.socket.has_unsent() => After::Linger,
+        true => After::Close,
     }
 }
 
@@ -145,7 +156,11 @@ async fn give_way(lane: &Lane, client: &Client) {
 #[allow(clippy::large_enum_variant)] // the large variant is the usual one; a box for it would be an allocation for each request
 enum Step<'l> {
     Request(Request<'l>),
+    /// A head has come in part.
     More,
+    /// No head has begun.
+    Nothing,
+    /// The client is gone.
     Gone,
 }
 
@@ -161,7 +176,7 @@ fn first<'l>(
     lane.with_scratch(|scratch| {
         match transfer::recv_now(lane, &client.socket, scratch) {
             Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
-            Ok(None) => return Ok(Step::More),
+            Ok(None) => return Ok(Step::Nothing),
             Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
         }
         let (step, taken) = read(lane, client, head, scratch);
@@ -198,6 +213,38 @@ fn read<'l>(
     head: &mut RequestHead,
     bytes: &[u8],
 ) -> (Result<Step<'l>, Rejection>, usize) {
+    if bytes.first() == Some(&b'\r') {
+        return read_behind_lines(lane, client, head, bytes);
+    }
+    read_request(lane, client, head, bytes)
+}
+
+/// Ignores empty lines before a request. They are taken even when no head follows yet, so that nothing is pending then.
+#[cold]
+fn read_behind_lines<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+    bytes: &[u8],
+) -> (Result<Step<'l>, Rejection>, usize) {
+    let lines = empty_lines(bytes);
+    match &bytes[lines..] {
+        b"" => (Ok(Step::Nothing), lines),
+        b"\r" => (Ok(Step::More), lines),
+        rest => {
+            let (step, taken) = read_request(lane, client, head, rest);
+            (step, lines + taken)
+        }
+    }
+}
+
+#[inline]
+fn read_request<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    head: &mut RequestHead,
+    bytes: &[u8],
+) -> (Result<Step<'l>, Rejection>, usize) {
     match request::read(lane, client, head, bytes) {
         Ok(Some((request, taken))) => (Ok(Step::Request(request)), taken),
         Ok(None) => (Ok(Step::More), 0),
@@ -215,58 +262,67 @@ async fn rest<'l>(
     head: &mut RequestHead,
 ) -> Result<Step<'l>, Rejection> {
     // The first request's time began with the connection.
-    if client.requests.get() > 0 {
-        client
-            .deadline
-            .set(Slot::Request, lane.timeouts.client_header);
-    }
+    let mut timed = client.requests.get() == 0;
     loop {
-        check_memory(lane, client)?;
-        match client
-            .deadline
-            .guard(Slot::Request, client.socket.readable())
-            .await
-        {
+        // Half of an empty line begins nothing: the connection is still at rest.
+        let begun = *client.pending.borrow() != b"\r";
+        if begun {
+            check_memory(lane)?;
+            if !std::mem::replace(&mut timed, true) {
+                client
+                    .deadline
+                    .set(Slot::Request, lane.timeouts.client_header);
+            }
+        }
+        let readable = client.socket.readable();
+        let wait = if begun {
+            client.deadline.guard(Slot::Request, readable)
+        } else {
+            client.deadline.guard_idle(readable)
+        };
+        match wait.await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Ok(Step::Gone),
-            Err(_) => return overdue(lane, client),
-        }
-        let received = {
-            let mut pending = client.pending.borrow_mut();
-            pending.reserve(HEAD_STEP_BYTES);
-            transfer::recv_now(lane, &client.socket, &mut pending)
-        };
-        match received {
-            Ok(None) => {}
-            Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
-            Ok(Some(count)) => {
-                lane.counters.bytes_in.add(count as u64);
-                if let Step::Request(request) = from_pending(lane, client, head)? {
-                    return Ok(Step::Request(request));
-                }
+            Err(_) if begun => return Err(overdue(lane)),
+            Err(_) => {
+                client.pending.take();
+                return Ok(Step::Nothing);
             }
+        }
+        if !receive(lane, client) {
+            return Ok(Step::Gone);
+        }
+        match from_pending(lane, client, head)? {
+            Step::More => {}
+            step => return Ok(step),
+        }
+    }
+}
+
+/// Adds what is there to what is pending. False when the connection is at its end.
+fn receive(lane: &Lane, client: &Client) -> bool {
+    let mut pending = client.pending.borrow_mut();
+    pending.reserve(HEAD_STEP_BYTES);
+    match transfer::recv_now(lane, &client.socket, &mut pending) {
+        Ok(Some(0)) | Err(_) => false,
+        Ok(received) => {
+            lane.counters.bytes_in.add(received.unwrap_or(0) as u64);
+            true
         }
     }
 }
 
 /// Refuses a head that has begun while memory is short: the rest of it would take more.
-fn check_memory(lane: &Lane, client: &Client) -> Result<(), Rejection> {
-    match &lane.memory {
-        Some(memory) if !client.pending.borrow().is_empty() => {
-            memory.admit_more(lane).map_err(Rejection::of_unread)
-        }
-        _ => Ok(()),
-    }
+fn check_memory(lane: &Lane) -> Result<(), Rejection> {
+    lane.memory.as_ref().map_or(Ok(()), |memory| {
+        memory.admit_more(lane).map_err(Rejection::of_unread)
+    })
 }
 
-/// The head did not come in time. A client that sent nothing at all is not told so.
-fn overdue<'l>(lane: &Lane, client: &Client) -> Result<Step<'l>, Rejection> {
+/// The head did not come in time.
+fn overdue(lane: &Lane) -> Rejection {
     lane.counters.timeout(TimeoutKind::ClientHeader).inc();
-    if client.pending.borrow().is_empty() {
-        return Ok(Step::Gone);
-    }
-    let answer = Answer::new(408, "request head did not come in time");
-    Err(Rejection::of_unread(answer))
+    Rejection::of_unread(Answer::new(408, "request head did not come in time"))
 }
 
 async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {

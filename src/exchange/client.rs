@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use super::lane::Lane;
 use super::presence::Presence;
 use crate::http1::client::AddressText;
+use crate::http1::head::empty_lines;
 use crate::net::deadline::Deadline;
 use crate::net::socket::Socket;
 
@@ -61,6 +62,7 @@ impl Client {
     #[cold]
     fn has_next_head(&self) -> bool {
         let pending = self.pending.borrow();
+        let pending = &pending[empty_lines(&pending)..];
         pending.windows(4).any(|bytes| bytes == b"\r\n\r\n")
     }
 }
