@@ -316,11 +316,12 @@ impl<'l> Reading<'l, '_> {
         }
     }
 
+    /// HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
     fn expects_continue(&self) -> bool {
-        self.head.fields.has(Name::Expect)
+        self.head.minor > 0 && self.head.fields.has(Name::Expect)
     }
 
-    /// Only `100-continue` is known, and HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
+    /// Only `100-continue` is known.
     fn check_expectation(&self) -> Result<(), Refusal> {
         let mut values = self
             .head

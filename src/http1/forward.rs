@@ -91,6 +91,8 @@ impl Request<'_> {
         match field.kind {
             Name::Host | Name::XServedBy | Name::Lookalike => false,
             Name::Trailer => self.coding == Coding::ChunkedTrailers,
+            // An interim response is not for a client that does not know them (RFC 9110 section 10.1.1).
+            Name::Expect if self.head.minor == 0 => false,
             Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::XRealIp => {
                 self.origin.trusted && !disclosure.x_forwarded
             }
