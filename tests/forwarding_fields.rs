@@ -11,6 +11,7 @@ in_each_mode!(
     kept_from_a_trusted_peer,
     filled_for_a_trusted_peer_without_any,
     several_fields_of_a_trusted_peer,
+    without_a_host,
     cannot_be_stripped_by_connection,
     switched_off,
     forwarded_field,
@@ -125,6 +126,34 @@ fn several_fields_of_a_trusted_peer(mode: Mode) {
     );
     let joined = seen.head.values("x-forwarded-for").join(", ");
     assert_eq!(joined, "1.1.1.1, 2.2.2.2, 3.3.3.3, 127.0.0.1");
+}
+
+/// Where a request has no host, as HTTP/1.0 allows, there is none to tell, unless a trusted peer tells it.
+fn without_a_host(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    for (trusted, fields, host) in [
+        ("", "", None),
+        ("\"127.0.0.1\"", "", None),
+        (
+            "\"127.0.0.1\"",
+            "X-Forwarded-Host: b.example\r\n",
+            Some("b.example"),
+        ),
+    ] {
+        let proxy = Config::new(mode)
+            .tables(&format!(
+                "[forward]\nforwarded = true\ntrusted_proxies = [{trusted}]"
+            ))
+            .upstream(&[&served.address], "")
+            .start();
+        let mut client = proxy.connect();
+        client.send(format!("GET / HTTP/1.0\r\n{fields}\r\n"));
+        assert_eq!(client.response("GET").status, 200);
+        let seen = served.last_request();
+        let [address, scheme, _, real] = PLAIN;
+        assert_eq!(values(&seen), [address, scheme, host, real]);
+        assert_eq!(last_element(&seen), ["for=127.0.0.1", "proto=http"]);
+    }
 }
 
 fn cannot_be_stripped_by_connection(mode: Mode) {

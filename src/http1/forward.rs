@@ -142,7 +142,9 @@ impl Request<'_> {
             self.origin.scheme.as_bytes(),
             out,
         );
-        self.write_kept_or(Name::XForwardedHost, b"X-Forwarded-Host", self.host, out);
+        if !self.host.is_empty() || self.head.fields.has(Name::XForwardedHost) {
+            self.write_kept_or(Name::XForwardedHost, b"X-Forwarded-Host", self.host, out);
+        }
         match self.origin.client {
             Some(client) => self.write_kept_or(
                 Name::XRealIp,
@@ -157,12 +159,17 @@ impl Request<'_> {
     /// The fields about a client that speaks for itself.
     #[inline]
     fn write_peer(&self, out: &mut Vec<u8>) {
+        let host_name: &[u8] = if self.host.is_empty() {
+            b""
+        } else {
+            b"\r\nX-Forwarded-Host: "
+        };
         for part in [
             b"X-Forwarded-For: ",
             self.origin.peer,
             b"\r\nX-Forwarded-Proto: ",
             self.origin.scheme.as_bytes(),
-            b"\r\nX-Forwarded-Host: ",
+            host_name,
             self.host,
             b"\r\nX-Real-IP: ",
             self.origin.peer,
@@ -189,13 +196,18 @@ impl Request<'_> {
         } else {
             (b"for=", b"")
         };
+        let (host_name, proto_name): (&[u8], &[u8]) = if self.host.is_empty() {
+            (b"", b";proto=")
+        } else {
+            (b";host=\"", b"\";proto=")
+        };
         for part in [
             before,
             self.origin.peer,
             after,
-            b";host=\"",
+            host_name,
             self.host,
-            b"\";proto=",
+            proto_name,
             self.origin.scheme.as_bytes(),
             b"\r\n",
         ] {
