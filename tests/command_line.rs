@@ -53,6 +53,29 @@ fn wrong_use_exits_2_with_a_usage_line() {
 }
 
 #[test]
+fn wrong_values_bring_the_usage_line_of_the_command() {
+    let cases: [(&[&str], &str); 7] = [
+        (&["demo", "--listen", "nope"], "ringlane demo [OPTIONS]"),
+        (&["origin", "--listen", "nope"], "ringlane origin [OPTIONS]"),
+        (&["run", "--config"], "ringlane run --config <FILE>"),
+        (&["run", "--config", ""], "ringlane run --config <FILE>"),
+        (&["check", "--config"], "ringlane check"),
+        (&["ctl", "drain", "--admin"], "ringlane ctl drain [OPTIONS]"),
+        (&["top", "--nonsense"], "ringlane top"),
+    ];
+    for (arguments, usage) in cases {
+        let output = ringlane(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let errors = stderr(&output);
+        let lines = errors.lines().filter(|line| line.starts_with("Usage:"));
+        let lines: Vec<&str> = lines.collect();
+        assert_eq!(lines.len(), 1, "{arguments:?}: {errors}");
+        let line = lines[0].strip_prefix("Usage: ").unwrap_or_default();
+        assert!(line.starts_with(usage), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     let version = ringlane(&["--version"]);
     assert_eq!(

@@ -14,6 +14,9 @@ mod run;
 mod table;
 mod top;
 
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,8 +98,21 @@ fn print(answer: &clap::Error) {
     // Nobody is left to tell when it cannot be printed.
     let _ = answer.print();
     if answer.use_stderr() && !answer.to_string().contains("Usage:") {
-        say(&format!("\n{}", Cli::command().render_usage()));
+        say(&format!("\n{}", usage(env::args_os().skip(1))));
     }
+}
+
+/// The usage line of the command that these arguments name.
+fn usage(arguments: impl Iterator<Item = OsString>) -> impl Display {
+    let mut named = Cli::command();
+    // Has each command know those that it stands under.
+    named.build();
+    for argument in arguments {
+        if let Some(command) = named.find_subcommand(&argument) {
+            named = command.clone();
+        }
+    }
+    named.render_usage()
 }
 
 /// Prints a line on standard error, if that is still open.
