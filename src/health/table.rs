@@ -196,16 +196,6 @@ pub struct Table {
 const STALE: u64 = u64::MAX;
 
 impl Table {
-    /// Number of servers.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether it has no servers.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// The epoch, when it is not `seen`: read the entries again and remember the new one. One relaxed load when nothing has
     /// changed. What was written before the epoch moved is then visible.
     pub fn changed(&self, seen: u64) -> Option<u64> {
