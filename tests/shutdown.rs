@@ -213,7 +213,6 @@ fn exit_without_any_traffic(mode: Mode) {
     );
 }
 
-/// There is no reload yet; to take such a signal for an end would be the worst answer.
 fn signal_while_it_starts(mode: Mode) {
     let origin = Origin::bind();
     for _ in 0..20 {
@@ -232,6 +231,7 @@ fn signal_while_it_starts(mode: Mode) {
     }
 }
 
+/// There is no reload yet; to take such a signal for an end would be the worst answer.
 fn signals_of_others_end_nothing(mode: Mode) {
     let (mut proxy, origin) = start(mode, "10s");
     let (mut client, mut upstream) = running(&proxy, &origin);
