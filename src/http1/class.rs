@@ -72,31 +72,40 @@ pub fn name_length(bytes: &[u8]) -> usize {
 /// Whether every byte may stand in a field value (RFC 9110 section 5.5): visible, space, tab or above 0x7f.
 #[inline]
 pub fn is_field_value(bytes: &[u8]) -> bool {
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = u64::from_ne_bytes([
-            chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
-        ]);
-        // Rare: a tab or something to refuse.
-        if has_control(word) && !chunk.iter().all(|&b| CLASSES[b as usize] & VALUE != 0) {
-            return false;
-        }
-    }
-    chunks
-        .remainder()
-        .iter()
-        .all(|&b| CLASSES[b as usize] & VALUE != 0)
+    value_length(bytes) == bytes.len()
 }
 
-/// Whether one of eight bytes is below 0x20 or is 0x7f; false positives are possible, false negatives are not.
+/// How many bytes at the start of `bytes` may stand in a field value.
 #[inline]
-const fn has_control(word: u64) -> bool {
+pub fn value_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(chunk) = bytes[at..].first_chunk() {
+        let controls = controls(u64::from_le_bytes(*chunk));
+        if controls == 0 {
+            at += chunk.len();
+            continue;
+        }
+        at += controls.trailing_zeros() as usize / 8;
+        if bytes[at] != b'\t' {
+            return at;
+        }
+        at += 1;
+    }
+    let end = bytes[at..]
+        .iter()
+        .position(|&b| CLASSES[b as usize] & VALUE == 0);
+    end.map_or(bytes.len(), |end| at + end)
+}
+
+/// Marks the bytes below 0x20 and those that are 0x7f by their highest bit. The lowest mark is right; those above it may be false.
+#[inline]
+const fn controls(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 128;
     let below_space = word.wrapping_sub(ONES * 0x20) & !word;
     let xor_delete = word ^ (ONES * 0x7f);
     let delete = xor_delete.wrapping_sub(ONES) & !xor_delete;
-    (below_space | delete) & HIGHS != 0
+    (below_space | delete) & HIGHS
 }
 
 /// Without the optional white space around it (RFC 9110 section 5.6.3: space and tab only).
@@ -105,6 +114,12 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
+    trim_end(bytes)
+}
+
+/// Without the optional white space behind it.
+#[inline]
+pub fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
@@ -123,8 +138,8 @@ mod tests {
                 value[place] = byte;
                 let expected = byte == b'\t' || byte >= 0x20 && byte != 0x7f;
                 assert_eq!(
-                    is_field_value(&value),
-                    expected,
+                    value_length(&value),
+                    if expected { value.len() } else { place },
                     "byte {byte:#x} at {place}"
                 );
             }

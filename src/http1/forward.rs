@@ -159,24 +159,22 @@ impl Request<'_> {
     /// The fields about a client that speaks for itself.
     #[inline]
     fn write_peer(&self, out: &mut Vec<u8>) {
-        let host_name: &[u8] = if self.host.is_empty() {
-            b""
-        } else {
-            b"\r\nX-Forwarded-Host: "
-        };
-        for part in [
-            b"X-Forwarded-For: ",
-            self.origin.peer,
-            b"\r\nX-Forwarded-Proto: ",
-            self.origin.scheme.as_bytes(),
-            host_name,
-            self.host,
-            b"\r\nX-Real-IP: ",
-            self.origin.peer,
-            b"\r\n",
-        ] {
-            out.extend_from_slice(part);
+        // Not in a loop over the parts: those whose length the compiler knows take a few stores each, and no call.
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        out.extend_from_slice(self.origin.peer);
+        out.extend_from_slice(b"
+X-Forwarded-Proto: ");
+        out.extend_from_slice(self.origin.scheme.as_bytes());
+        if !self.host.is_empty() {
+            out.extend_from_slice(b"
+X-Forwarded-Host: ");
+            out.extend_from_slice(self.host);
         }
+        out.extend_from_slice(b"
+X-Real-IP: ");
+        out.extend_from_slice(self.origin.peer);
+        out.extend_from_slice(b"
+");
     }
 
     /// What a trusted peer sent under this name, else `own`.
@@ -304,7 +302,9 @@ impl Response<'_> {
             write_field(field.name.of(bytes), field.value.of(bytes), out);
         }
         if !dated {
-            write_field(b"Date", self.date, out);
+            out.extend_from_slice(b"Date: ");
+            out.extend_from_slice(self.date);
+            out.extend_from_slice(b"\r\n");
         }
         if self.chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -357,8 +357,9 @@ impl Response<'_> {
 
 /// `HTTP/1.1 SP status SP reason`: a proxy says its own version (RFC 9110 section 2.5).
 pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(u64::from(status), out);
+    out.extend_from_slice(&digits);
     out.push(b' ');
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
@@ -367,7 +368,6 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 /// `name: value` and the line's end.
 #[inline]
 pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -155,6 +155,13 @@ pub struct Options {
 /// Reads all Connection fields.
 #[inline]
 pub fn options(fields: &Fields, bytes: &[u8]) -> Options {
+    if !fields.has(Name::Connection) {
+        return Options::default();
+    }
+    named_options(fields, bytes)
+}
+
+fn named_options(fields: &Fields, bytes: &[u8]) -> Options {
     let mut options = Options::default();
     for field in fields.named(Name::Connection) {
         for option in list(field.value.of(bytes)) {

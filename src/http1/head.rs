@@ -3,7 +3,7 @@
 //! Parsing goes line by line and resumes where the last complete line ended, so that a head which trickles in costs no more than one that
 //! comes whole. Parts are kept as spans of the received bytes; nothing is copied.
 
-use super::class::{is_field_value, is_target, is_token, token_length, trim};
+use super::class::{is_field_value, is_target, is_token, token_length, trim_end, value_length};
 use super::field::{Field, Fields, Name, Span};
 use super::refusal::Refusal;
 
@@ -44,12 +44,7 @@ impl Cursor {
     fn line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Span>, Refusal> {
         let window = &bytes[..bytes.len().min(limits.head_bytes)];
         let Some(found) = memchr::memchr(b'\n', &window[self.searched..]) else {
-            self.searched = window.len();
-            return if window.len() == limits.head_bytes {
-                Err(Refusal::HeadTooLarge)
-            } else {
-                Ok(None)
-            };
+            return self.unfinished(window, limits).map(|_| None);
         };
         let end = self.searched + found;
         if end == self.next || bytes[end - 1] != b'\r' {
@@ -69,47 +64,76 @@ impl Cursor {
         limits: &Limits,
         fields: &mut Fields,
     ) -> Result<Progress, Refusal> {
-        while let Some(line) = self.line(bytes, limits)? {
-            if line.len == 0 {
-                return Ok(Progress::Complete(self.next));
-            }
-            if fields.len() == limits.fields {
-                return Err(Refusal::TooManyFields);
-            }
-            fields.push(field(line, bytes)?);
+        let window = &bytes[..bytes.len().min(limits.head_bytes)];
+        // A line that trickles in is read when its end has come, not at each of its bytes.
+        let is_new = self.searched <= self.next;
+        if !is_new && memchr::memchr(b'\n', &window[self.searched..]).is_none() {
+            return self.unfinished(window, limits);
         }
-        Ok(Progress::Partial)
+        while !window[self.next..].starts_with(b"\r\n") {
+            match self.field(window, fields) {
+                Ok(()) if fields.len() > limits.fields => return Err(Refusal::TooManyFields),
+                Ok(()) => {}
+                // A line is judged when its end has come, however it came.
+                Err(_) if memchr::memchr(b'\n', &window[self.next..]).is_none() => {
+                    return self.unfinished(window, limits);
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        self.next += 2;
+        Ok(Progress::Complete(self.next))
+    }
+
+    /// Parses a field line (RFC 9112 section 5). What is wrong with a line without its end may be just that.
+    #[inline]
+    fn field(&mut self, window: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
+        let text = &window[self.next..];
+        let colon = token_length(text);
+        if colon == 0 || text.get(colon) != Some(&b':') {
+            return Err(no_field(text, colon));
+        }
+        let mut begin = colon + 1;
+        while matches!(text.get(begin), Some(b' ' | b'\t')) {
+            begin += 1;
+        }
+        let end = begin + value_length(&text[begin..]);
+        match text[end..] {
+            [b'\r', b'\n', ..] => {}
+            [b'\r', ..] => return Err(Refusal::BareCr),
+            [b'\n', ..] => return Err(Refusal::BareLf),
+            _ => return Err(Refusal::FieldValue),
+        }
+        let value_end = begin + trim_end(&text[begin..end]).len();
+        fields.push(Field {
+            kind: Name::of(&text[..colon]),
+            name: Span::new(self.next, self.next + colon),
+            value: Span::new(self.next + begin, self.next + value_end),
+        });
+        self.next += end + 2;
+        Ok(())
+    }
+
+    /// The next line has not come whole.
+    #[cold]
+    fn unfinished(&mut self, window: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        self.searched = window.len();
+        if window.len() == limits.head_bytes {
+            Err(Refusal::HeadTooLarge)
+        } else {
+            Ok(Progress::Partial)
+        }
     }
 }
 
-/// One field line (RFC 9112 section 5).
-#[inline]
-fn field(line: Span, bytes: &[u8]) -> Result<Field, Refusal> {
-    let text = line.of(bytes);
-    if matches!(text.first(), Some(b' ' | b'\t')) {
-        return Err(Refusal::Folding);
+/// What is wrong with a line that does not begin with a name and a colon but with a token of `token` bytes.
+#[cold]
+fn no_field(text: &[u8], token: usize) -> Refusal {
+    match (text.first(), text.get(token)) {
+        (Some(b' ' | b'\t'), _) => Refusal::Folding,
+        (_, Some(b'\n')) => Refusal::BareLf,
+        _ => Refusal::FieldName,
     }
-    let colon = token_length(text);
-    let name = &text[..colon];
-    if name.is_empty() || text.get(colon) != Some(&b':') {
-        return Err(Refusal::FieldName);
-    }
-    let value = trim(&text[colon + 1..]);
-    if !is_field_value(value) {
-        return Err(if value.contains(&b'\r') {
-            Refusal::BareCr
-        } else {
-            Refusal::FieldValue
-        });
-    }
-    let name_start = line.start as usize;
-    // `value` is a part of `text`, so the distance between their starts is its offset.
-    let value_start = name_start + (value.as_ptr() as usize - text.as_ptr() as usize);
-    Ok(Field {
-        kind: Name::of(name),
-        name: Span::new(name_start, name_start + colon),
-        value: Span::new(value_start, value_start + value.len()),
-    })
 }
 
 /// The fields of a trailer section, whose bytes end in an empty line (RFC 9112 section 7.1.2).
@@ -219,8 +243,10 @@ impl RequestHead {
     #[inline]
     fn request_line(&mut self, line: Span, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
         let text = line.of(bytes);
-        let method_end = memchr::memchr(b' ', text).ok_or(Refusal::RequestLine)?;
-        let version_at = memchr::memrchr(b' ', text).ok_or(Refusal::RequestLine)? + 1;
+        // Both are a few bytes from their end of the line.
+        let method_end = text.iter().position(|&b| b == b' ');
+        let method_end = method_end.ok_or(Refusal::RequestLine)?;
+        let version_at = text.iter().rposition(|&b| b == b' ').unwrap_or(0) + 1;
         if version_at == method_end + 1 {
             return Err(Refusal::RequestLine);
         }
