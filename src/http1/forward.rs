@@ -357,10 +357,11 @@ impl Response<'_> {
 
 /// `HTTP/1.1 SP status SP reason`: a proxy says its own version (RFC 9110 section 2.5).
 pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
-    let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(&digits);
-    out.push(b' ');
+    let mut line = *b"HTTP/1.1 000 ";
+    line[9] += (status / 100) as u8;
+    line[10] += (status / 10 % 10) as u8;
+    line[11] += (status % 10) as u8;
+    out.extend_from_slice(&line);
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }

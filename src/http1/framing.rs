@@ -27,10 +27,20 @@ struct Declared {
 /// Reads Content-Length and Transfer-Encoding. `repeats` allows the same length to stand more than once (RFC 9110 section 8.6).
 #[inline]
 fn declared(fields: &Fields, bytes: &[u8], minor: u8, repeats: bool) -> Result<Declared, Refusal> {
-    let mut declared = Declared::default();
-    if !fields.has(Name::ContentLength) && !fields.has(Name::TransferEncoding) {
-        return Ok(declared);
+    if fields.has(Name::ContentLength) || fields.has(Name::TransferEncoding) {
+        declared_by(fields, bytes, minor, repeats)
+    } else {
+        Ok(Declared::default())
     }
+}
+
+fn declared_by(
+    fields: &Fields,
+    bytes: &[u8],
+    minor: u8,
+    repeats: bool,
+) -> Result<Declared, Refusal> {
+    let mut declared = Declared::default();
     for field in fields {
         match field.kind {
             Name::ContentLength => {
@@ -63,12 +73,13 @@ fn declared(fields: &Fields, bytes: &[u8], minor: u8, repeats: bool) -> Result<D
 /// `1*DIGIT` below 10^18: more no body has, and sums of it never overflow.
 fn length(value: &[u8]) -> Result<u64, Refusal> {
     const DIGITS_MAX: usize = 18;
-    if value.is_empty() || value.len() > DIGITS_MAX || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || value.len() > DIGITS_MAX {
         return Err(Refusal::ContentLength);
     }
-    Ok(value
-        .iter()
-        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    value.iter().try_fold(0, |sum, digit| match digit {
+        b'0'..=b'9' => Ok(sum * 10 + u64::from(digit - b'0')),
+        _ => Err(Refusal::ContentLength),
+    })
 }
 
 /// One `chunked` and nothing else; a coding before it is one that we cannot take off.

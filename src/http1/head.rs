@@ -153,9 +153,18 @@ pub fn empty_lines(bytes: &[u8]) -> usize {
 }
 
 /// The version of a message: `HTTP/1.` and a digit, of which only 0 makes a difference.
+#[inline]
 fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
+    // Compared whole, and not byte by byte together with the rarer ones.
+    if version == b"HTTP/1.1" {
+        return Ok(1);
+    }
+    rare_version(version)
+}
+
+#[cold]
+fn rare_version(version: &[u8]) -> Result<u8, Refusal> {
     match version {
-        b"HTTP/1.1" => Ok(1),
         b"HTTP/1.0" => Ok(0),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
@@ -243,17 +252,21 @@ impl RequestHead {
     #[inline]
     fn request_line(&mut self, line: Span, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
         let text = line.of(bytes);
-        // Both are a few bytes from their end of the line.
-        let method_end = text.iter().position(|&b| b == b' ');
-        let method_end = method_end.ok_or(Refusal::RequestLine)?;
-        let version_at = text.iter().rposition(|&b| b == b' ').unwrap_or(0) + 1;
-        if version_at == method_end + 1 {
-            return Err(Refusal::RequestLine);
+        let method_end = token_length(text);
+        if method_end == 0 || text.get(method_end) != Some(&b' ') {
+            return Err(if text.contains(&b' ') {
+                Refusal::Method
+            } else {
+                Refusal::RequestLine
+            });
         }
-        let (method, target) = (&text[..method_end], &text[method_end + 1..version_at - 1]);
-        if !is_token(method) {
-            return Err(Refusal::Method);
-        }
+        let rest = &text[method_end + 1..];
+        let (target, minor) = if let Some(target) = rest.strip_suffix(b" HTTP/1.1") {
+            (target, Ok(1))
+        } else {
+            let end = memchr::memrchr(b' ', rest).ok_or(Refusal::RequestLine)?;
+            (&rest[..end], minor_version(&rest[end + 1..]))
+        };
         let start = line.start as usize;
         self.method = Span::new(start, start + method_end);
         if target.len() > limits.target_bytes {
@@ -262,8 +275,9 @@ impl RequestHead {
         if target.is_empty() || !is_target(target) {
             return Err(Refusal::Target);
         }
-        self.minor = minor_version(&text[version_at..])?;
-        self.target = Span::new(start + method_end + 1, start + version_at - 1);
+        self.minor = minor?;
+        let target_start = start + method_end + 1;
+        self.target = Span::new(target_start, target_start + target.len());
         Ok(())
     }
 }
