@@ -52,7 +52,10 @@ pub fn spawn(
 
 /// Connects to `server` and copies both ways until both directions have ended.
 async fn relay(client: TcpStream, server: SocketAddr, buffers: Rc<BufferPool>) {
-    let client = Rc::new(Socket::from_stream(client));
+    let Ok(client) = Socket::from_stream(client) else {
+        return;
+    };
+    let client = Rc::new(client);
     // A server that refuses: dropping the client's connection is all that a relay can say.
     let (address, options) = (Address::Socket(server), Options::default());
     let Ok(server) = connect::connect(&address, &options, Rc::new).await else {

@@ -142,7 +142,7 @@ impl Listener {
     /// Waits for a connection. Must not be dropped before it completes: an accepted descriptor would be lost.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((Socket::from_stream(stream), peer))
+        Ok((Socket::from_stream(stream)?, peer))
     }
 
     /// Takes a connection that is already waiting.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
-use monoio::net::TcpStream;
+use monoio::net::{TcpStream, UnixStream};
 use pin_project_lite::pin_project;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -51,29 +51,30 @@ const BROKEN: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 /// A connected stream socket. It must be used on the thread that made it, inside of that thread's runtime.
 #[derive(Debug)]
 pub struct Socket {
-    // The runtime's TCP type serves for every pollable descriptor: it is a descriptor and its registration.
-    stream: ManuallyDrop<TcpStream>,
+    // The runtime's type for Unix sockets serves for every stream socket: it is a descriptor and its registration, and nothing else. The
+    // one for TCP has room for two addresses as well.
+    stream: ManuallyDrop<UnixStream>,
     /// Waits that have begun and not ended. The runtime may still refer to the descriptor while this is not 0.
     waits: Cell<u32>,
     /// Waits in a row that ended at once.
     ready_at_once: Cell<u32>,
 }
 
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
 impl Socket {
-    /// Takes over a descriptor.
+    /// Takes over a descriptor. That it may not be a Unix socket is of no matter: only descriptor calls follow.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is owned and passed on whole. That it may not be TCP is of no matter: only descriptor calls follow.
-        let stream = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Ok(Self::from_stream(TcpStream::from_std(stream)?))
+        Ok(Self {
+            stream: ManuallyDrop::new(UnixStream::from_std(fd.into())?),
+            waits: Cell::new(0),
+            ready_at_once: Cell::new(0),
+        })
     }
 
     /// Takes over a stream of the runtime.
-    pub fn from_stream(stream: TcpStream) -> Self {
-        Self {
-            stream: ManuallyDrop::new(stream),
-            waits: Cell::new(0),
-            ready_at_once: Cell::new(0),
-        }
+    pub fn from_stream(stream: TcpStream) -> io::Result<Self> {
+        // SAFETY: into_raw_fd hands the ownership over.
+        Self::new(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
     }
 
     /// Receives what is there into the free capacity of `buffer`, at most `max` bytes, without waiting. Gives the number of bytes, 0 at the
@@ -105,27 +106,35 @@ impl Socket {
 
     /// Queues `buffer` for sending with the other sends of this loop turn and waits until the kernel has taken what it can of it. Gives the
     /// number of bytes and the buffer. When dropped, the kernel keeps the buffer, and how much was sent is not known.
-    pub async fn send_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        self.begin_wait();
-        let mut stream = self.alias();
-        let sent = stream.write(buffer).await;
-        self.end_wait();
-        sent
+    pub fn send_queued(
+        &self,
+        buffer: Vec<u8>,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + '_ {
+        async move {
+            self.begin_wait();
+            let sent = self.alias().write(buffer).await;
+            self.end_wait();
+            sent
+        }
     }
 
     /// Receives into `buffer`, which must be empty, and waits until something has come. Gives the number of bytes, 0 at the end of the
     /// stream, and the buffer. One operation of a ring does what waiting for readiness and receiving take an operation and a system call
     /// for. When dropped, bytes that came meanwhile are lost: the connection is of no use then.
-    pub async fn recv_queued(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        self.begin_wait();
-        let mut stream = self.alias();
-        let received = stream.read(buffer).await;
-        self.end_wait();
-        received
+    pub fn recv_queued(
+        &self,
+        buffer: Vec<u8>,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + '_ {
+        async move {
+            self.begin_wait();
+            let received = self.alias().read(buffer).await;
+            self.end_wait();
+            received
+        }
     }
 
     /// A second stream of the same descriptor, for the runtime's operations, which want the stream for themselves.
-    fn alias(&self) -> ManuallyDrop<TcpStream> {
+    fn alias(&self) -> ManuallyDrop<UnixStream> {
         // SAFETY: reads and writes only clone the handle of the descriptor; a wait for readiness may hold the original meanwhile. The copy
         // is never dropped, so the handle's count stays right.
         ManuallyDrop::new(unsafe { std::ptr::read(&raw const *self.stream) })
