@@ -95,15 +95,16 @@ async fn active(lane: &Lane, client: &Client) -> After {
     loop {
         let after = {
             let _active = Held::new(&lane.counters.active);
-            let mut head = lane.take_request_head();
-            // Matched, not assigned to: a step that lives through the wait would have a place of its own in the future.
-            let mut step = match first(lane, client, &mut head) {
-                Ok(Step::More) => Box::pin(rest(lane, client, &mut head)).await,
-                step => step,
+            let mut request = None;
+            let read = match first(lane, client, &mut request) {
+                Ok(Step::More) => Box::pin(rest(lane, client, &mut request)).await,
+                read => read,
             };
-            lane.give_request_head(head);
-            match &mut step {
-                Ok(Step::Request(request)) => {
+            match (read, &mut request) {
+                (Err(rejection), _) => Box::pin(reject(lane, client, rejection)).await,
+                (Ok(Step::Nothing), _) => return unasked(lane, client),
+                (Ok(_), None) => After::Close,
+                (Ok(_), Some(request)) => {
                     lane.counters.requests.inc();
                     client.requests.set(client.requests.get() + 1);
                     #[cfg(debug_assertions)]
@@ -114,9 +115,6 @@ async fn active(lane: &Lane, client: &Client) -> After {
                         .map(|_| Held::new(&lane.counters.in_flight));
                     attempt::run(lane, client, request).await
                 }
-                Ok(Step::Nothing) => return unasked(lane, client),
-                Ok(Step::More | Step::Gone) => After::Close,
-                Err(rejection) => Box::pin(reject(lane, client, rejection)).await,
             }
         };
         if after != After::KeepAlive {
@@ -153,9 +151,10 @@ async fn give_way(lane: &Lane, client: &Client) {
 }
 
 /// How far the reading of a request has come.
-#[allow(clippy::large_enum_variant)] // the large variant is the usual one; a box for it would be an allocation for each request
-enum Step<'l> {
-    Request(Request<'l>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// A request is there.
+    Complete,
     /// A head has come in part.
     More,
     /// No head has begun.
@@ -168,10 +167,11 @@ enum Step<'l> {
 fn first<'l>(
     lane: &'l Lane,
     client: &Client,
-    head: &mut RequestHead,
-) -> Result<Step<'l>, Rejection> {
+    request: &mut Option<Request<'l>>,
+) -> Result<Step, Box<Rejection>> {
+    let mut head = lane.request_head();
     if !client.pending.borrow().is_empty() {
-        return from_pending(lane, client, head);
+        return from_pending(lane, client, &mut head, request);
     }
     lane.with_scratch(|scratch| {
         match transfer::recv_now(lane, &client.socket, scratch) {
@@ -179,7 +179,7 @@ fn first<'l>(
             Ok(None) => return Ok(Step::Nothing),
             Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
         }
-        let (step, taken) = read(lane, client, head, scratch);
+        let (step, taken) = read(lane, client, &mut head, scratch, request);
         if taken < scratch.len() {
             client
                 .pending
@@ -194,9 +194,10 @@ fn from_pending<'l>(
     lane: &'l Lane,
     client: &Client,
     head: &mut RequestHead,
-) -> Result<Step<'l>, Rejection> {
+    request: &mut Option<Request<'l>>,
+) -> Result<Step, Box<Rejection>> {
     let mut pending = client.pending.borrow_mut();
-    let (step, taken) = read(lane, client, head, &pending);
+    let (step, taken) = read(lane, client, head, &pending, request);
     pending.drain(..taken);
     if pending.is_empty() {
         // An idle connection holds no buffer.
@@ -212,11 +213,12 @@ fn read<'l>(
     client: &Client,
     head: &mut RequestHead,
     bytes: &[u8],
-) -> (Result<Step<'l>, Rejection>, usize) {
+    request: &mut Option<Request<'l>>,
+) -> (Result<Step, Box<Rejection>>, usize) {
     if bytes.first() == Some(&b'\r') {
-        return read_behind_lines(lane, client, head, bytes);
+        return read_behind_lines(lane, client, head, bytes, request);
     }
-    read_request(lane, client, head, bytes)
+    read_request(lane, client, head, bytes, request)
 }
 
 /// Ignores empty lines before a request. They are taken even when no head follows yet, so that nothing is pending then.
@@ -226,13 +228,14 @@ fn read_behind_lines<'l>(
     client: &Client,
     head: &mut RequestHead,
     bytes: &[u8],
-) -> (Result<Step<'l>, Rejection>, usize) {
+    request: &mut Option<Request<'l>>,
+) -> (Result<Step, Box<Rejection>>, usize) {
     let lines = empty_lines(bytes);
     match &bytes[lines..] {
         b"" => (Ok(Step::Nothing), lines),
         b"\r" => (Ok(Step::More), lines),
         rest => {
-            let (step, taken) = read_request(lane, client, head, rest);
+            let (step, taken) = read_request(lane, client, head, rest, request);
             (step, lines + taken)
         }
     }
@@ -244,9 +247,10 @@ fn read_request<'l>(
     client: &Client,
     head: &mut RequestHead,
     bytes: &[u8],
-) -> (Result<Step<'l>, Rejection>, usize) {
-    match request::read(lane, client, head, bytes) {
-        Ok(Some((request, taken))) => (Ok(Step::Request(request)), taken),
+    request: &mut Option<Request<'l>>,
+) -> (Result<Step, Box<Rejection>>, usize) {
+    match request::read(lane, client, head, bytes, request) {
+        Ok(Some(taken)) => (Ok(Step::Complete), taken),
         Ok(None) => (Ok(Step::More), 0),
         Err(rejection) => {
             let taken = rejection.taken;
@@ -255,12 +259,13 @@ fn read_request<'l>(
     }
 }
 
-/// Waits for the rest of a head.
+/// Waits for the rest of a head. What has come of it is read once more, and from then on nothing twice.
 async fn rest<'l>(
     lane: &'l Lane,
     client: &Client,
-    head: &mut RequestHead,
-) -> Result<Step<'l>, Rejection> {
+    request: &mut Option<Request<'l>>,
+) -> Result<Step, Box<Rejection>> {
+    let mut head = RequestHead::default();
     // The first request's time began with the connection.
     let mut timed = client.requests.get() == 0;
     loop {
@@ -292,7 +297,7 @@ async fn rest<'l>(
         if !receive(lane, client) {
             return Ok(Step::Gone);
         }
-        match from_pending(lane, client, head)? {
+        match from_pending(lane, client, &mut head, request)? {
             Step::More => {}
             step => return Ok(step),
         }
@@ -313,19 +318,21 @@ fn receive(lane: &Lane, client: &Client) -> bool {
 }
 
 /// Refuses a head that has begun while memory is short: the rest of it would take more.
-fn check_memory(lane: &Lane) -> Result<(), Rejection> {
+fn check_memory(lane: &Lane) -> Result<(), Box<Rejection>> {
     lane.memory.as_ref().map_or(Ok(()), |memory| {
-        memory.admit_more(lane).map_err(Rejection::of_unread)
+        let admitted = memory.admit_more(lane);
+        admitted.map_err(|answer| Box::new(Rejection::of_unread(answer)))
     })
 }
 
 /// The head did not come in time.
-fn overdue(lane: &Lane) -> Rejection {
+fn overdue(lane: &Lane) -> Box<Rejection> {
     lane.counters.timeout(TimeoutKind::ClientHeader).inc();
-    Rejection::of_unread(Answer::new(408, "request head did not come in time"))
+    let answer = Answer::new(408, "request head did not come in time");
+    Box::new(Rejection::of_unread(answer))
 }
 
-async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
+async fn reject(lane: &Lane, client: &Client, rejection: Box<Rejection>) -> After {
     let started = Instant::now();
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);

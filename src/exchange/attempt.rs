@@ -13,7 +13,7 @@ use super::pace::Debt;
 use super::queue::{self, Unserved};
 use super::record::{self, Outcome};
 use super::request::Request;
-use super::response::{Answering, Failure, Finish};
+use super::response::{Answering, Failure, Finish, Start};
 use super::retry::{self, Course, Fault, may_act_twice};
 use super::spare::Spare;
 use super::transfer::{self, TransferError};
@@ -36,24 +36,37 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         retries_left: group.retries,
         ..Course::default()
     };
-    let after = match group.choose_first(request.key, request.traits.bond) {
-        Ok(server) => attempts(lane, client, request, server, &mut course).await,
-        // Boxed, like all rarer parts: what every exchange holds stays small.
-        Err(why) => Box::pin(without_server(lane, client, request, why, &mut course)).await,
+    // Boxed, like all rarer parts: what every exchange holds stays small.
+    let mut next = match group.choose_first(request.key, request.traits.bond) {
+        Err(why) => Box::pin(without_server(lane, client, request, why, &course)).await,
+        Ok(index) => Ok(index),
+    };
+    let after = loop {
+        let index = match next {
+            Ok(index) => index,
+            Err(after) => break after,
+        };
+        match attempt(lane, client, request, index, &mut course).await {
+            Ok(after) => break after,
+            Err(fault) => {
+                let again = again(lane, client, request, index, fault, &mut course);
+                next = Box::pin(again).await;
+            }
+        }
     };
     group.release();
     lane.give(std::mem::take(&mut request.outgoing));
     after
 }
 
-/// A request for which there is no server right now.
+/// A request for which there is no server right now: the one that it waited for, or what becomes of the client's connection.
 async fn without_server(
     lane: &Lane,
     client: &Client,
-    request: &mut Request<'_>,
+    request: &Request<'_>,
     why: NoServer,
-    course: &mut Course,
-) -> After {
+    course: &Course,
+) -> Result<usize, After> {
     let served = match &request.group.queue {
         Some(queue) if why == NoServer::AllFull => {
             queue::wait(lane, client, request, queue, &[]).await
@@ -61,73 +74,43 @@ async fn without_server(
         _ => Err(Unserved::NoServer(why)),
     };
     let answer = match served {
-        Ok(index) => return attempts(lane, client, request, index, course).await,
+        Ok(index) => return Ok(index),
         Err(Unserved::NoServer(why)) => retry::unavailable(why),
         Err(Unserved::Overdue) => retry::OVERDUE,
         Err(Unserved::ClientGone) => {
             log(lane, request, &Outcome::default(), course);
-            return After::Close;
+            return Err(After::Close);
         }
     };
-    own_answer(lane, client, request, "", answer, course).await
+    Err(own_answer(lane, client, request, "", answer, course).await)
 }
 
-/// The first attempt, and what follows when it gives no answer.
-async fn attempts(
-    lane: &Lane,
-    client: &Client,
-    request: &mut Request<'_>,
-    index: usize,
-    course: &mut Course,
-) -> After {
-    let fault = match attempt(lane, client, request, index, false, course).await {
-        Ok((finish, connection)) => {
-            let server = &request.group.servers[index];
-            return finished(lane, client, request, server, &finish, connection, course);
-        }
-        Err(fault) => fault,
-    };
-    Box::pin(again(lane, client, request, index, fault, course)).await
-}
-
-/// After a failed attempt: further ones until one gives an answer or no further one may be made.
+/// After a failed attempt: the server for another one, or what becomes of the client's connection.
 async fn again(
     lane: &Lane,
     client: &Client,
-    request: &mut Request<'_>,
-    mut index: usize,
-    mut fault: Fault,
+    request: &Request<'_>,
+    index: usize,
+    fault: Fault,
     course: &mut Course,
-) -> After {
+) -> Result<usize, After> {
     let group = request.group;
-    loop {
-        let server = &group.servers[index];
-        group.release();
-        count(lane, group, index, &fault, course.reused);
-        let Some((kind, next)) = another(lane, client, request, index, &fault, course).await else {
-            return give_up(lane, client, request, server, fault, course).await;
-        };
-        if let Fault::Status(spare) = fault
-            && let Some(older) = course.spare.replace(spare)
-        {
-            older.discard(lane, group);
-        }
-        course.retries += 1;
-        lane.counters.retries.inc();
-        lane.server(server.id).retry(kind).inc();
-        index = next;
-        let fresh = kind == RetryKind::Reused;
-        fault = match attempt(lane, client, request, index, fresh, course).await {
-            Ok((finish, connection)) => {
-                if let Some(spare) = course.spare.take() {
-                    spare.discard(lane, group);
-                }
-                let server = &group.servers[index];
-                return finished(lane, client, request, server, &finish, connection, course);
-            }
-            Err(fault) => fault,
-        };
+    group.release();
+    count(lane, group, index, &fault, course.reused);
+    let server = &group.servers[index];
+    let Some((kind, next)) = another(lane, client, request, index, &fault, course).await else {
+        return Err(give_up(lane, client, request, server, fault, course).await);
+    };
+    if let Fault::Status(spare) = fault
+        && let Some(older) = course.spare.replace(spare)
+    {
+        older.discard(lane, group);
     }
+    course.retries += 1;
+    course.fresh = kind == RetryKind::Reused;
+    lane.counters.retries.inc();
+    lane.server(server.id).retry(kind).inc();
+    Ok(next)
 }
 
 /// Why and on which server the request is tried again, if it is.
@@ -231,10 +214,10 @@ pub(super) fn answering<'x>(
         reset: Cell::new(false),
         head_seen: Cell::new(false),
         interim_leaving: Cell::new(false),
+        awaits_upload: Cell::new(false),
         delivered: Cell::default(),
         started,
         unwanted_statuses: None,
-        unwanted: Cell::new(None),
         debt: Debt::default(),
     }
 }
@@ -244,9 +227,8 @@ async fn attempt(
     client: &Client,
     request: &mut Request<'_>,
     index: usize,
-    fresh: bool,
     course: &mut Course,
-) -> Result<(Finish, Box<Connection>), Fault> {
+) -> Result<After, Fault> {
     let group = request.group;
     let server = &group.servers[index];
     let counters = lane.server(server.id);
@@ -257,7 +239,11 @@ async fn attempt(
     } else {
         Instant::now()
     };
-    let pooled = if fresh { None } else { pooled(lane, server) };
+    let pooled = if course.fresh {
+        None
+    } else {
+        pooled(lane, server)
+    };
     course.reused = pooled.is_some();
     let mut connection = match pooled {
         Some(connection) => connection,
@@ -292,10 +278,11 @@ async fn attempt(
     if course.retries_left > 0 && may_act_twice(request) {
         answering.unwanted_statuses = group.retry_statuses.as_ref();
     }
+    let mut start = Start::default();
     let answered = if uploads {
         client.presence.end(client);
         client.deadline.clear(Slot::Response);
-        Box::pin(both(&answering, request, &connection))
+        Box::pin(both(&answering, request, &connection, &mut start))
             .await
             .inspect_err(|fault| {
                 if matches!(fault, Fault::Upload { .. }) {
@@ -308,28 +295,30 @@ async fn attempt(
             .set(Slot::Response, group.response_header_ticks);
         client.presence.begin(lane, client);
         answering
-            .run(&connection.socket)
+            .run(&connection.socket, &mut start)
             .await
             .map_err(Fault::Answer)
     };
     course.delivered = answering.delivered.get();
     // What a server has not got of a request would be taken for the next one, or the next one for it.
     let is_sent = sent.is_ok() && !answering.uploading.get();
-    let mut finish = match (answered, answering.unwanted.take()) {
-        (Err(_), Some(mut start)) => {
-            start.forbid_reuse_unless(is_sent);
-            return Err(Fault::Status(Box::new(Spare {
+    start.finish.reusable &= is_sent;
+    if let Err(fault) = answered {
+        let unwanted = matches!(fault, Fault::Answer(Failure::Unwanted));
+        return Err(if unwanted {
+            Fault::Status(Box::new(Spare {
                 index,
                 start,
                 connection,
-            })));
-        }
-        (answered, _) => answered?,
-    };
-    finish.reusable &= is_sent;
+            }))
+        } else {
+            fault
+        });
+    }
     if !is_sent {
         discard_unsent(&connection);
     }
+    let finish = &start.finish;
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
         let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
@@ -337,7 +326,12 @@ async fn attempt(
             lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
         }
     }
-    Ok((finish, connection))
+    if let Some(spare) = course.spare.take() {
+        spare.discard(lane, group);
+    }
+    Ok(finished(
+        lane, client, request, server, finish, connection, course,
+    ))
 }
 
 /// A pooled connection.
@@ -419,7 +413,8 @@ async fn both(
     answering: &Answering<'_>,
     request: &mut Request<'_>,
     connection: &Connection,
-) -> Result<Finish, Fault> {
+    start: &mut Start,
+) -> Result<(), Fault> {
     let Answering {
         lane,
         client,
@@ -430,8 +425,8 @@ async fn both(
         upload, outgoing, ..
     } = request;
     let mut upload = pin!(upload.run(lane, client, &connection.socket, outgoing));
-    let mut answer = pin!(answering.run(&connection.socket));
-    let (mut ended, mut finish) = (false, None);
+    let mut answer = pin!(answering.run(&connection.socket, start));
+    let (mut ended, mut answered) = (false, false);
     poll_fn(|cx| {
         if !ended && let Poll::Ready(result) = upload.as_mut().poll(cx) {
             ended = true;
@@ -443,7 +438,7 @@ async fn both(
                 Err(error) => {
                     let begun = answering.head_seen.get() || answering.interim_leaving.get();
                     let fault = Fault::Upload { error, begun };
-                    if finish.is_none() {
+                    if !answered {
                         return Poll::Ready(Err(fault));
                     }
                     // The client has its whole answer.
@@ -457,19 +452,19 @@ async fn both(
                     .deadline
                     .set(Slot::Response, group.response_header_ticks);
             }
-            if finish.is_none() {
+            if !answered {
                 client.presence.begin(lane, client);
             }
         }
-        let whole = match finish.take() {
-            Some(whole) => whole,
-            None => ready!(answer.as_mut().poll(cx)).map_err(Fault::Answer)?,
-        };
-        if ended || !whole.awaits_upload {
-            return Poll::Ready(Ok(whole));
+        if !answered {
+            ready!(answer.as_mut().poll(cx)).map_err(Fault::Answer)?;
+            answered = true;
         }
-        finish = Some(whole);
-        Poll::Pending
+        if ended || !answering.awaits_upload.get() {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }

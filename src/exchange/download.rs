@@ -11,43 +11,32 @@ use crate::telemetry::counters::{FailureKind, TimeoutKind};
 
 impl Answering<'_> {
     /// Passes on an answer that has begun.
-    pub async fn pass_on(&self, server: &Socket, start: Start) -> Result<Finish, Failure> {
-        let Start {
-            out,
-            mut reader,
-            coding,
-            mut finish,
-        } = start;
+    pub async fn pass_on(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
         self.client.presence.answered();
         self.delivered.set(Delivered {
-            status: finish.status,
+            status: start.finish.status,
             body_bytes: 0,
-            head_us: finish.head_us,
+            head_us: start.finish.head_us,
         });
-        self.send_queued(out).await?;
-        if !reader.ended() {
-            self.count_body(&finish);
+        self.send_queued(std::mem::take(&mut start.out)).await?;
+        if !start.reader.ended() {
+            self.count_body(&start.finish);
             // Boxed, like all rarer parts: what every exchange holds stays small.
-            Box::pin(self.body(server, &mut reader, coding, &mut finish)).await?;
+            Box::pin(self.body(server, start)).await?;
         }
-        Ok(finish)
+        Ok(())
     }
 
     /// Passes the rest of the body on as it comes.
-    async fn body(
-        &self,
-        server: &Socket,
-        reader: &mut Reader,
-        coding: Coding,
-        finish: &mut Finish,
-    ) -> Result<(), Failure> {
-        let until_close = !finish.persistent && matches!(coding, Coding::Identity);
+    async fn body(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
+        let coding = start.coding;
+        let until_close = !start.finish.persistent && matches!(coding, Coding::Identity);
         let truncated = Failure::Truncated { until_close };
         if until_close {
             // Also when it is the process that ends.
             self.client.socket.reset_on_close();
         }
-        while !reader.ended() {
+        while !start.reader.ended() {
             self.client
                 .deadline
                 .set(Slot::Response, self.group.response_body_ticks);
@@ -60,17 +49,17 @@ impl Answering<'_> {
                 _ => truncated,
             })?;
             if input.is_empty() {
-                self.end_of_stream(reader, coding, truncated).await?;
+                self.end_of_stream(&start.reader, coding, truncated).await?;
                 break;
             }
             self.lane
                 .server(self.server.id)
                 .bytes_in
                 .add(input.len() as u64);
-            let passed = self.pass(&input, reader, coding, finish, truncated).await;
+            let passed = self.pass(&input, start, truncated).await;
             self.lane.give(input);
             passed?;
-            self.count_body(finish);
+            self.count_body(&start.finish);
         }
         if until_close {
             self.client.socket.finish_on_close();
@@ -104,11 +93,16 @@ impl Answering<'_> {
     async fn pass(
         &self,
         input: &[u8],
-        reader: &mut Reader,
-        coding: Coding,
-        finish: &mut Finish,
+        start: &mut Start,
         truncated: Failure,
     ) -> Result<(), Failure> {
+        let Start {
+            reader,
+            coding,
+            finish,
+            ..
+        } = start;
+        let coding = *coding;
         if reader.is_plain() && coding == Coding::Identity {
             let taken = reader.take_plain(input.len());
             finish.reusable &= taken == input.len();

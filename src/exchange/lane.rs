@@ -1,6 +1,6 @@
 //! Everything that one shard's exchanges share: its settings, pools, buffers and counters. Nothing here leaves the shard's thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -43,8 +43,6 @@ const BULK_BYTES: usize = 128 * 1024;
 pub const RECEIVE_BYTES_MAX: usize = BULK_BYTES - ADDED_BYTES_MAX;
 /// Message buffers, and heads of each kind, kept for the next exchange.
 const MESSAGES_KEPT: usize = 1024;
-/// Fields that a head which is kept has room for. Few have more.
-const FIELDS_KEPT: usize = 64;
 /// Large message buffers kept for the next exchange.
 const LARGE_MESSAGES_KEPT: usize = 128;
 /// Bulk buffers kept for the next body.
@@ -142,8 +140,8 @@ pub struct Lane {
     /// Buffers for long bodies.
     pub bulk: BufferPool,
     scratch: RefCell<Vec<u8>>,
-    request_heads: RefCell<Vec<RequestHead>>,
-    response_heads: RefCell<Vec<ResponseHead>>,
+    request_head: RefCell<RequestHead>,
+    response_head: RefCell<ResponseHead>,
     date: RefCell<String>,
     access_log: Option<ShardAccessLog>,
     dated_at: Cell<u64>,
@@ -215,8 +213,8 @@ impl Lane {
             large_messages: BufferPool::new(LARGE_MESSAGE_BYTES, LARGE_MESSAGES_KEPT),
             bulk: BufferPool::new(BULK_BYTES, BULKS_KEPT),
             scratch: RefCell::new(Vec::with_capacity(SCRATCH_BYTES)),
-            request_heads: RefCell::default(),
-            response_heads: RefCell::default(),
+            request_head: RefCell::default(),
+            response_head: RefCell::default(),
             date: RefCell::default(),
             access_log: parts.access_log,
             dated_at: Cell::new(0),
@@ -291,8 +289,6 @@ impl Lane {
         self.messages.clear();
         self.large_messages.clear();
         self.bulk.clear();
-        self.request_heads.take();
-        self.response_heads.take();
     }
 
     /// Has receives take little or much at once, and with it what an exchange then holds. Not while it is lent: the next look will.
@@ -322,32 +318,20 @@ impl Lane {
         self.bulk.allow(bytes / BULK_BYTES as u64);
     }
 
-    /// A request head to parse into.
+    /// Lends a request head to parse into, for work that does not wait.
     #[inline]
-    pub fn take_request_head(&self) -> RequestHead {
-        self.request_heads.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Gives a request head back.
-    #[inline]
-    pub fn give_request_head(&self, mut head: RequestHead) {
+    pub fn request_head(&self) -> RefMut<'_, RequestHead> {
+        let mut head = self.request_head.borrow_mut();
         head.clear();
-        let room = head.fields.capacity();
-        keep(&mut self.request_heads.borrow_mut(), head, room);
+        head
     }
 
-    /// A response head to parse into.
+    /// Lends a response head to parse into, for work that does not wait.
     #[inline]
-    pub fn take_response_head(&self) -> ResponseHead {
-        self.response_heads.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Gives a response head back.
-    #[inline]
-    pub fn give_response_head(&self, mut head: ResponseHead) {
+    pub fn response_head(&self) -> RefMut<'_, ResponseHead> {
+        let mut head = self.response_head.borrow_mut();
         head.clear();
-        let room = head.fields.capacity();
-        keep(&mut self.response_heads.borrow_mut(), head, room);
+        head
     }
 
     /// Whether `address` is a proxy whose word counts.
@@ -409,14 +393,6 @@ impl Lane {
     }
 }
 
-/// Keeps a head with room for so many fields, unless it has grown or there are enough.
-#[inline]
-fn keep<H>(heads: &mut Vec<H>, head: H, room: usize) {
-    if room <= FIELDS_KEPT && heads.len() < MESSAGES_KEPT {
-        heads.push(head);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,28 +404,6 @@ mod tests {
         fields: 128,
         target_bytes: 1024,
     };
-
-    #[test]
-    fn heads_are_kept_up_to_a_number_and_a_size() {
-        let parsed = |fields: usize| {
-            let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(fields));
-            let mut head = RequestHead::default();
-            head.parse(text.as_bytes(), &LIMITS).expect("a valid head");
-            head
-        };
-        let mut heads = Vec::new();
-        for fields in [20, 120, 64] {
-            let head = parsed(fields);
-            let room = head.fields.capacity();
-            keep(&mut heads, head, room);
-        }
-        let kept: Vec<_> = heads.iter().map(|head| head.fields.len()).collect();
-        assert_eq!(kept, [20, 64]);
-        for _ in 0..2 * MESSAGES_KEPT {
-            keep(&mut heads, RequestHead::default(), 0);
-        }
-        assert_eq!(heads.len(), MESSAGES_KEPT);
-    }
 
     #[test]
     fn a_full_receive_written_in_chunks_anew_fits_into_a_buffer() {

@@ -124,7 +124,7 @@ impl Rejection {
 /// Why a request is not sent on.
 enum Stop {
     Refused(Refusal),
-    Rejected(Rejection),
+    Rejected(Box<Rejection>),
 }
 
 impl From<Refusal> for Stop {
@@ -135,23 +135,26 @@ impl From<Refusal> for Stop {
 
 impl From<Rejection> for Stop {
     fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+        Self::Rejected(Box::new(rejection))
     }
 }
 
-/// Reads a request from the start of `bytes`. Gives it with the number of bytes it took, or `None` when more are needed.
+/// Reads a request from the start of `bytes` into `request`. Gives the number of bytes it took, or `None` when more are needed.
+///
+/// A request stays where it is read: it is too large to be handed on from function to function.
 #[inline]
 pub fn read<'l>(
     lane: &'l Lane,
     client: &Client,
     head: &mut RequestHead,
     bytes: &[u8],
-) -> Result<Option<(Request<'l>, usize)>, Rejection> {
+    request: &mut Option<Request<'l>>,
+) -> Result<Option<usize>, Box<Rejection>> {
     let head_bytes = match head.parse(bytes, &lane.limits) {
         Ok(Progress::Complete(length)) => length,
         Ok(Progress::Partial) => return Ok(None),
         // What was not read of it may name another client: this one stays unknown.
-        Err(refusal) => return Err(Rejection::of(refusal, lane, head, bytes)),
+        Err(refusal) => return Err(Box::new(Rejection::of(refusal, lane, head, bytes))),
     };
     let reading = Reading {
         lane,
@@ -161,13 +164,13 @@ pub fn read<'l>(
         options: framing::options(&head.fields, bytes),
         origin: origin(lane, client, head, bytes),
     };
-    match reading.request_with(&bytes[head_bytes..]) {
-        Ok((request, read)) => Ok(Some((request, head_bytes + read))),
+    match reading.request_with(&bytes[head_bytes..], request) {
+        Ok(taken) => Ok(Some(head_bytes + taken)),
         Err(Stop::Rejected(rejection)) => Err(rejection),
-        Err(Stop::Refused(refusal)) => Err(Rejection {
+        Err(Stop::Refused(refusal)) => Err(Box::new(Rejection {
             client: reading.origin,
             ..Rejection::of(refusal, lane, head, bytes)
-        }),
+        })),
     }
 }
 
@@ -191,17 +194,23 @@ struct Reading<'l, 'a> {
 }
 
 impl<'l> Reading<'l, '_> {
-    /// The request, with what `rest` holds of its body, and how much that is.
+    /// Reads the request, with what `rest` holds of its body. Gives how much that is.
     #[inline]
-    fn request_with(&self, rest: &[u8]) -> Result<(Request<'l>, usize), Stop> {
-        let (mut request, coding) = self.request()?;
-        let read = request
-            .upload
-            .take_at_hand(self.lane, rest, coding, &mut request.outgoing)?;
-        Ok((request, read))
+    fn request_with(
+        &self,
+        rest: &[u8],
+        request: &mut Option<Request<'l>>,
+    ) -> Result<usize, Stop> {
+        let Request {
+            upload, outgoing, ..
+        } = self.request(request)?;
+        Ok(upload.take_at_hand(self.lane, rest, outgoing)?)
     }
 
-    fn request(&self) -> Result<(Request<'l>, Coding), Stop> {
+    fn request<'r>(
+        &self,
+        request: &'r mut Option<Request<'l>>,
+    ) -> Result<&'r mut Request<'l>, Stop> {
         let (head, bytes) = (self.head, self.bytes);
         let method = head.method.of(bytes);
         let framing = framing::request(head, bytes)?;
@@ -268,7 +277,7 @@ impl<'l> Reading<'l, '_> {
             .hash_by
             .as_ref()
             .and_then(|by| hash_key::of(by, client, &target, head, bytes));
-        let request = Request {
+        Ok(request.insert(Request {
             group,
             outgoing,
             host_at,
@@ -284,8 +293,7 @@ impl<'l> Reading<'l, '_> {
             key,
             record: self.record(host),
             started: Instant::now(),
-        };
-        Ok((request, coding))
+        }))
     }
 
     fn traits(&self, method: &[u8], upgrade: bool, group: &Group) -> Traits {
@@ -349,19 +357,17 @@ impl<'l> Reading<'l, '_> {
         }
     }
 
-    fn check_length(&self, framing: Framing) -> Result<(), Rejection> {
+    fn check_length(&self, framing: Framing) -> Result<(), Stop> {
         let method = self.head.method.of(self.bytes);
         let declared = self.head.fields.has(Name::ContentLength);
         // RFC 1945 section 8.3: every HTTP/1.0 POST states its length; without one its end cannot be found.
         if self.head.minor == 0 && framing == Framing::Empty && !declared && method == b"POST" {
-            return Err(self.reject(
-                Framing::UntilClose,
-                Answer::new(411, "an HTTP/1.0 POST needs a Content-Length"),
-            ));
+            let answer = Answer::new(411, "an HTTP/1.0 POST needs a Content-Length");
+            return Err(self.reject(Framing::UntilClose, answer).into());
         }
         match (framing, self.lane.config.limits.body_bytes) {
             (Framing::Length(length), Some(max)) if length > max => {
-                Err(self.reject(framing, TOO_LARGE))
+                Err(self.reject(framing, TOO_LARGE).into())
             }
             _ => Ok(()),
         }
@@ -408,6 +414,7 @@ impl<'l> Reading<'l, '_> {
     }
 
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.
+    #[cold]
     fn reject(&self, framing: Framing, answer: Answer) -> Rejection {
         let host = self
             .head

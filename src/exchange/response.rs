@@ -35,8 +35,7 @@ pub enum Failure {
     NoAnswer,
     /// The server failed in another way before the client got anything.
     Server(FailureKind),
-    /// The server answered with a status that another server may do better than; nothing has left. The answer is in
-    /// [`Answering::unwanted`].
+    /// The server answered with a status that another server may do better than; nothing has left.
     Unwanted,
     /// The server failed when the client had got a part of the answer.
     Truncated {
@@ -68,7 +67,7 @@ impl From<Refusal> for Failure {
 }
 
 /// A final response that has begun.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Start {
     /// The head for the client and what has come of the body.
     pub(super) out: Vec<u8>,
@@ -83,11 +82,6 @@ impl Start {
         self.reader.ended() && self.finish.reusable
     }
 
-    /// Says that its connection must not carry another request, unless this is so.
-    pub(super) fn forbid_reuse_unless(&mut self, is_sent: bool) {
-        self.finish.reusable &= is_sent;
-    }
-
     /// The buffer of an answer that nobody gets.
     pub fn into_buffer(self) -> Vec<u8> {
         self.out
@@ -95,7 +89,7 @@ impl Start {
 }
 
 /// What came of an answer that was passed on whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finish {
     /// Its status.
     pub status: u16,
@@ -109,8 +103,6 @@ pub struct Finish {
     pub body_bytes: u64,
     /// Microseconds until the head had come.
     pub head_us: u64,
-    /// The client's connection can wait for the rest of the request's body, which the server may still want.
-    pub awaits_upload: bool,
 }
 
 /// What a client got of an answer that has begun to leave.
@@ -125,14 +117,22 @@ pub struct Delivered {
 }
 
 /// What received bytes turned out to be.
-#[allow(clippy::large_enum_variant)] // the large variant is the usual one; a box for it would be an allocation for each response
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Received {
     /// A part of a head.
     Partial,
-    /// An interim response for the client, empty when it must not get it, and the bytes that it took.
-    Interim(Vec<u8>, usize),
+    /// An interim response, whose head takes so many bytes.
+    Interim(usize),
     /// The final response.
-    Final(Start),
+    Final,
+}
+
+/// What an answer's first bytes turned out to be.
+enum Begun {
+    /// The final response.
+    Final,
+    /// A part of a head or an interim response.
+    Early(Vec<u8>),
 }
 
 /// A complete head.
@@ -143,6 +143,17 @@ struct Arrived<'a> {
     bytes: &'a [u8],
     /// What its Connection field says.
     options: Options,
+}
+
+impl<'a> Arrived<'a> {
+    #[inline]
+    fn new(head: &'a ResponseHead, bytes: &'a [u8]) -> Self {
+        Self {
+            head,
+            bytes,
+            options: framing::options(&head.fields, bytes),
+        }
+    }
 }
 
 /// One attempt's answering side.
@@ -167,96 +178,87 @@ pub struct Answering<'x> {
     pub head_seen: Cell<bool>,
     /// An interim response is being sent.
     pub interim_leaving: Cell<bool>,
+    /// After the answer the client's connection can wait for the rest of the request's body, which the server may still want.
+    pub awaits_upload: Cell<bool>,
     /// What the client has got.
     pub delivered: Cell<Delivered>,
     /// When the attempt began.
     pub started: Instant,
     /// Statuses of answers that are not to be passed on at once.
     pub unwanted_statuses: Option<&'x Statuses>,
-    /// An answer with such a status.
-    pub unwanted: Cell<Option<Box<Start>>>,
     /// What the client owes of the least rate.
     pub debt: Debt,
 }
 
 impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
-    pub async fn run(&self, server: &Socket) -> Result<Finish, Failure> {
-        let start = self.start(server).await?;
+    ///
+    /// The answer is written to `start`, which is the caller's: it is too large to be handed on from function to function.
+    pub async fn run(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
+        self.start(server, start).await?;
         if let Some(statuses) = self.unwanted_statuses
             && statuses.contains(start.finish.status)
             // With the rest of the request's body under way, neither can wait.
             && !self.uploading.get()
         {
-            self.unwanted.set(Some(Box::new(start)));
             return Err(Failure::Unwanted);
         }
         self.pass_on(server, start).await
     }
 
-    /// Waits for the final head. What it needs for that is not held while the answer leaves.
+    /// Waits for the final head.
     #[inline]
-    async fn start(&self, server: &Socket) -> Result<Start, Failure> {
-        let mut head = self.lane.take_response_head();
-        let mut pending = Vec::new();
-        let mut received = None;
+    async fn start(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
         // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
-        if self.server.is_brief.get() && self.lane.receives_ahead() {
-            received = self.receive_ahead(server, &mut head, &mut pending).await?;
-        }
-        let received = loop {
-            if let Some(received) = received {
-                break received;
+        let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
+            self.receive_ahead(server, start).await?
+        } else {
+            None
+        };
+        loop {
+            match begun {
+                Some(Begun::Final) => return Ok(()),
+                // Boxed, like all rarer parts: what every exchange holds stays small.
+                Some(Begun::Early(bytes)) => {
+                    return Box::pin(self.start_late(server, bytes, start)).await;
+                }
+                None => {}
             }
             self.readable(server).await?;
-            received = self.receive(server, &mut head, &mut pending)?;
-        };
-        let start = match received {
-            Received::Final(start) => start,
-            // Boxed, like all rarer parts: what every exchange holds stays small.
-            other => Box::pin(self.start_late(server, &mut head, pending, other)).await?,
-        };
-        self.lane.give_response_head(head);
-        Ok(start)
+            begun = self.receive(server, start)?;
+        }
     }
 
-    /// Reads up to the final head, of which a part or an interim response has come; interim responses are passed on at once.
+    /// Reads up to the final head, before which `pending` has come; interim responses are passed on at once.
     async fn start_late(
         &self,
         server: &Socket,
-        head: &mut ResponseHead,
         mut pending: Vec<u8>,
-        mut received: Received,
-    ) -> Result<Start, Failure> {
+        start: &mut Start,
+    ) -> Result<(), Failure> {
+        let mut head = ResponseHead::default();
         let mut interims = 0;
         loop {
-            match received {
-                Received::Final(start) => return Ok(start),
-                Received::Partial => {}
-                Received::Interim(out, used) => {
+            match self.read(&mut head, &pending, start)? {
+                Received::Final => return Ok(()),
+                Received::Partial => self.receive_more(server, &mut pending).await?,
+                Received::Interim(used) => {
                     interims += 1;
                     if interims > INTERIMS_MAX {
                         return Err(Failure::Server(FailureKind::BadResponse));
                     }
+                    let out = self.interim(&head, &pending[..used]);
                     pending.drain(..used);
                     head.clear();
                     if !out.is_empty() {
                         self.send_interim(&out).await?;
                     }
                     self.lane.give(out);
-                    if !pending.is_empty() {
-                        received = self.read(head, &pending)?;
-                        continue;
+                    if pending.is_empty() {
+                        self.receive_more(server, &mut pending).await?;
                     }
                 }
             }
-            received = loop {
-                let ready = self.readable(server).await;
-                let more = ready.and_then(|()| self.receive(server, head, &mut pending));
-                if let Some(received) = more.map_err(Failure::after_bytes)? {
-                    break received;
-                }
-            };
         }
     }
 
@@ -275,55 +277,77 @@ impl Answering<'_> {
         Ok(())
     }
 
-    /// Reads what has come. What is not a complete final head stays in `pending`.
-    fn receive(
+    /// Waits for more bytes and adds them to those that are `pending`.
+    async fn receive_more(&self, server: &Socket, pending: &mut Vec<u8>) -> Result<(), Failure> {
+        let is_first = pending.is_empty();
+        loop {
+            let ready = self.readable(server).await;
+            let received = self.lane.with_scratch(|scratch| {
+                let received = ready.and_then(|()| self.receive_now(server, scratch));
+                pending.extend_from_slice(scratch);
+                received
+            });
+            // Something has come before, if only an interim response.
+            if let Some(count) = received.map_err(Failure::after_bytes)? {
+                if is_first {
+                    self.server.is_brief.set(Lane::is_brief(count));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives what has come; `None` when nothing has.
+    fn receive_now(
         &self,
         server: &Socket,
-        head: &mut ResponseHead,
-        pending: &mut Vec<u8>,
-    ) -> Result<Option<Received>, Failure> {
-        self.lane.with_scratch(|scratch| {
-            let count = match transfer::recv_now(self.lane, server, scratch) {
-                Ok(None) => return Ok(None),
-                Err(TransferError::Refused) => return Err(self.refused()),
-                Ok(Some(0)) | Err(_) if pending.is_empty() => return Err(Failure::NoAnswer),
-                Ok(Some(0)) | Err(_) => return Err(Failure::Server(FailureKind::Closed)),
-                Ok(Some(count)) => count,
-            };
-            self.lane.server(self.server.id).bytes_in.add(count as u64);
-            if pending.is_empty() {
-                return self.begin(head, pending, scratch).map(Some);
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Failure> {
+        match transfer::recv_now(self.lane, server, buffer) {
+            Ok(None) => Ok(None),
+            Err(TransferError::Refused) => Err(self.refused()),
+            Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
+            Ok(Some(count)) => {
+                self.lane.server(self.server.id).bytes_in.add(count as u64);
+                Ok(Some(count))
             }
-            pending.extend_from_slice(scratch);
-            self.read(head, pending).map(Some)
+        }
+    }
+
+    /// Reads the answer's first bytes, if they have come.
+    fn receive(&self, server: &Socket, start: &mut Start) -> Result<Option<Begun>, Failure> {
+        self.lane.with_scratch(|scratch| {
+            if self.receive_now(server, scratch)?.is_none() {
+                return Ok(None);
+            }
+            self.begin(scratch, start).map(Some)
         })
     }
 
-    /// Like [`Self::receive`] for the answer's first bytes, but waits for them with a buffer that the ring receives into.
+    /// Like [`Self::receive`], but waits for them with a buffer that the ring receives into.
     async fn receive_ahead(
         &self,
         server: &Socket,
-        head: &mut ResponseHead,
-        pending: &mut Vec<u8>,
-    ) -> Result<Option<Received>, Failure> {
+        start: &mut Start,
+    ) -> Result<Option<Begun>, Failure> {
         let buffer = self.lane.take_for(0);
         let receiving = pin!(transfer::recv_queued(self.lane, server, buffer));
         let (received, buffer) = self.wait(receiving).await?;
-        let received = match received {
+        let begun = match received {
             Ok(None) => Ok(None),
             Err(TransferError::Refused) => Err(self.refused()),
             Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
             // Memory may have become short meanwhile, and the buffer that receives take turns with small.
             Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
-                self.receive_behind(&buffer, server, head, pending)
+                self.receive_behind(&buffer, server, start).map(Some)
             }
             Ok(Some(count)) => {
                 self.lane.server(self.server.id).bytes_in.add(count as u64);
-                self.begin(head, pending, &buffer).map(Some)
+                self.begin(&buffer, start).map(Some)
             }
         };
         self.lane.give(buffer);
-        received
+        begun
     }
 
     /// The server turns out not to take the connection.
@@ -338,38 +362,32 @@ impl Answering<'_> {
         &self,
         bytes: &[u8],
         server: &Socket,
-        head: &mut ResponseHead,
-        pending: &mut Vec<u8>,
-    ) -> Result<Option<Received>, Failure> {
+        start: &mut Start,
+    ) -> Result<Begun, Failure> {
         self.lane.with_scratch(|scratch| {
             scratch.extend_from_slice(bytes);
             let behind = transfer::recv_now(self.lane, server, scratch);
             let counters = self.lane.server(self.server.id);
             counters.bytes_in.add(scratch.len() as u64);
-            let received = self.begin(head, pending, scratch)?;
-            let is_whole = matches!(&received, Received::Final(start) if start.reader.ended());
+            let begun = self.begin(scratch, start)?;
+            let is_whole = matches!(begun, Begun::Final) && start.reader.ended();
             // An error is told once: to the next receive, a reset connection looks like one that has ended well.
             if behind.is_err() && !is_whole {
                 return Err(Failure::Server(FailureKind::Closed));
             }
-            Ok(Some(received))
+            Ok(begun)
         })
     }
 
-    /// Reads the answer's first bytes.
+    /// Reads the answer's first bytes. Where they have no whole final head, they are read again with what comes behind them.
     #[inline]
-    fn begin(
-        &self,
-        head: &mut ResponseHead,
-        pending: &mut Vec<u8>,
-        bytes: &[u8],
-    ) -> Result<Received, Failure> {
+    fn begin(&self, bytes: &[u8], start: &mut Start) -> Result<Begun, Failure> {
         self.server.is_brief.set(Lane::is_brief(bytes.len()));
-        let received = self.read(head, bytes)?;
-        if !matches!(received, Received::Final(_)) {
-            pending.extend_from_slice(bytes);
-        }
-        Ok(received)
+        let received = self.read(&mut self.lane.response_head(), bytes, start)?;
+        Ok(match received {
+            Received::Final => Begun::Final,
+            Received::Partial | Received::Interim(_) => Begun::Early(bytes.to_vec()),
+        })
     }
 
     /// Waits until something has come from the server.
@@ -393,20 +411,20 @@ impl Answering<'_> {
         .await
     }
 
-    /// Reads a head at the start of `bytes`; with a final one goes what has come of the body.
-    fn read(&self, head: &mut ResponseHead, bytes: &[u8]) -> Result<Received, Failure> {
+    /// Reads a head at the start of `bytes`; with a final one goes what has come of the body, both to `start`.
+    fn read(
+        &self,
+        head: &mut ResponseHead,
+        bytes: &[u8],
+        start: &mut Start,
+    ) -> Result<Received, Failure> {
         let Progress::Complete(head_bytes) = head.parse(bytes, &self.lane.limits)? else {
             return Ok(Received::Partial);
         };
-        let (bytes, rest) = bytes.split_at(head_bytes);
-        let arrived = Arrived {
-            head,
-            bytes,
-            options: framing::options(&head.fields, bytes),
-        };
         if head.status < 200 && head.status != 101 {
-            return Ok(Received::Interim(self.interim(arrived), head_bytes));
+            return Ok(Received::Interim(head_bytes));
         }
+        let (bytes, rest) = bytes.split_at(head_bytes);
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
         self.client.deadline.clear(Slot::Response);
@@ -418,13 +436,15 @@ impl Answering<'_> {
         if self.group.sticky.is_some() {
             sticky::count(self.traits.bond, self.index, counters);
         }
-        let mut start = if head.status == 101 {
-            self.switch(arrived, rest)?
+        let arrived = Arrived::new(head, bytes);
+        if head.status == 101 {
+            self.switch(arrived, rest, start)?;
         } else {
-            self.final_response(arrived, framing, rest)?
-        };
+            self.final_response(arrived, framing, rest, start)?;
+        }
+        start.finish.status = head.status;
         start.finish.head_us = head_us;
-        Ok(Received::Final(start))
+        Ok(Received::Final)
     }
 
     fn write_head(
@@ -471,37 +491,25 @@ impl Answering<'_> {
         sticky::cookie(sticky, self.traits.bond, self.index)
     }
 
-    /// An interim response for the client (RFC 9110 section 15.2). HTTP/1.0 does not know them.
-    fn interim(&self, arrived: Arrived<'_>) -> Vec<u8> {
-        let mut out = self.lane.take_for(arrived.bytes.len());
+    /// An interim response for the client (RFC 9110 section 15.2); empty for HTTP/1.0, which does not know them.
+    fn interim(&self, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
+        let mut out = self.lane.take_for(bytes.len());
         if self.traits.minor > 0 {
+            let arrived = Arrived::new(head, bytes);
             self.write_head(arrived, false, Persistence::Implied, &mut out);
         }
         out
     }
 
     /// 101: only the client's own offer can be taken up, and only when the server has the whole request (RFC 9110 section 7.8).
-    fn switch(&self, arrived: Arrived<'_>, early: &[u8]) -> Result<Start, Failure> {
+    fn switch(&self, arrived: Arrived<'_>, early: &[u8], start: &mut Start) -> Result<(), Failure> {
         if !self.traits.upgrade || self.uploading.get() {
             return Err(Failure::Server(FailureKind::BadResponse));
         }
-        let mut out = self.lane.take_for(arrived.bytes.len());
-        self.write_head(arrived, false, Persistence::Upgrade, &mut out);
-        let finish = Finish {
-            status: 101,
-            persistent: false,
-            reusable: false,
-            tunnel: Some(early.to_vec()),
-            body_bytes: 0,
-            head_us: 0,
-            awaits_upload: false,
-        };
-        Ok(Start {
-            out,
-            reader: Reader::Ended,
-            coding: Coding::Identity,
-            finish,
-        })
+        start.out = self.lane.take_for(arrived.bytes.len());
+        self.write_head(arrived, false, Persistence::Upgrade, &mut start.out);
+        start.finish.tunnel = Some(early.to_vec());
+        Ok(())
     }
 
     fn final_response(
@@ -509,7 +517,8 @@ impl Answering<'_> {
         arrived: Arrived<'_>,
         framing: Framing,
         rest: &[u8],
-    ) -> Result<Start, Failure> {
+        start: &mut Start,
+    ) -> Result<(), Failure> {
         let Arrived {
             head,
             bytes,
@@ -534,32 +543,28 @@ impl Answering<'_> {
             (true, 0) => Persistence::KeepAlive,
             (true, _) => Persistence::Implied,
         };
-        let mut out = self.lane.take_for(bytes.len() + rest.len());
-        self.write_head(arrived, coding != Coding::Identity, persistence, &mut out);
-        let mut reader = Reader::new(framing);
+        let Start {
+            out,
+            reader,
+            finish,
+            ..
+        } = start;
+        *out = self.lane.take_for(bytes.len() + rest.len());
+        self.write_head(arrived, coding != Coding::Identity, persistence, out);
+        *reader = Reader::new(framing);
         let moved = if reader.ended() {
             Moved::default()
         } else {
-            reader.transfer(rest, coding, &self.lane.limits, &mut out)?
+            reader.transfer(rest, coding, &self.lane.limits, out)?
         };
-        let reusable = server_persists && framing != Framing::UntilClose
+        finish.persistent = persistent;
+        finish.reusable = server_persists && framing != Framing::UntilClose
             // Bytes that nobody asked for would be taken for the next response.
             && moved.consumed == rest.len();
-        let finish = Finish {
-            status: head.status,
-            persistent,
-            reusable,
-            tunnel: None,
-            body_bytes: moved.data,
-            head_us: 0,
-            awaits_upload: wants_rest && !until_close,
-        };
-        Ok(Start {
-            out,
-            reader,
-            coding,
-            finish,
-        })
+        finish.body_bytes = moved.data;
+        start.coding = coding;
+        self.awaits_upload.set(wants_rest && !until_close);
+        Ok(())
     }
 
     /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that waits for

@@ -29,6 +29,8 @@ pub(super) struct Course {
     pub(super) retries: u32,
     /// Attempts that may still follow one whose request a server may have seen.
     pub(super) retries_left: u32,
+    /// The next attempt takes a new connection.
+    pub(super) fresh: bool,
     /// The last attempt went over a pooled connection.
     pub(super) reused: bool,
     /// What the client got of an answer that did not come whole.

@@ -17,7 +17,7 @@ pub(super) struct Spare {
     /// The server, by index in the group.
     pub(super) index: usize,
     /// The beginning of the answer; the rest is still to be read.
-    pub(super) start: Box<Start>,
+    pub(super) start: Start,
     /// Where the rest comes from.
     pub(super) connection: Box<Connection>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Spare {
 impl Spare {
     /// Passes the answer on after all.
     pub(super) async fn deliver(
-        self,
+        mut self,
         lane: &Lane,
         client: &Client,
         request: &Request<'_>,
@@ -37,15 +37,15 @@ impl Spare {
         let answering = attempt::answering(lane, client, request, index, Instant::now());
         client.presence.begin(lane, client);
         match answering
-            .pass_on(&self.connection.socket, *self.start)
+            .pass_on(&self.connection.socket, &mut self.start)
             .await
         {
-            Ok(finish) => attempt::finished(
+            Ok(()) => attempt::finished(
                 lane,
                 client,
                 request,
                 server,
-                &finish,
+                &self.start.finish,
                 self.connection,
                 course,
             ),

@@ -84,25 +84,20 @@ impl Upload {
         &mut self,
         lane: &Lane,
         input: &[u8],
-        coding: Coding,
         out: &mut Vec<u8>,
     ) -> Result<usize, Refusal> {
         if self.ended() || input.is_empty() {
             return Ok(0);
         }
-        let moved = self.transfer(lane, input, coding, out)?;
+        let moved = self.transfer(lane, input, out)?;
         self.keep = self.keep.and_then(|keep| keep.checked_sub(moved.data));
         Ok(moved.consumed)
     }
 
-    fn transfer(
-        &mut self,
-        lane: &Lane,
-        input: &[u8],
-        coding: Coding,
-        out: &mut Vec<u8>,
-    ) -> Result<Moved, Refusal> {
-        let moved = self.reader.transfer(input, coding, &lane.limits, out)?;
+    fn transfer(&mut self, lane: &Lane, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, Refusal> {
+        let moved = self
+            .reader
+            .transfer(input, self.coding, &lane.limits, out)?;
         self.allowed = self
             .allowed
             .checked_sub(moved.data)
@@ -179,7 +174,7 @@ impl Upload {
         }
         let mut output = lane.take_for(input.len());
         let moved = self
-            .transfer(lane, input, self.coding, &mut output)
+            .transfer(lane, input, &mut output)
             .map_err(UploadError::Refused)?;
         self.keep(lane, &output, moved.data, sent);
         keep_rest(client, &input[moved.consumed..]);

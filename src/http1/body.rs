@@ -14,7 +14,7 @@ const TRAILER_BYTES_MAX: usize = 16 * 1024;
 pub const ADDED_BYTES_MAX: usize = 32;
 
 /// Finds data and end of a body in received bytes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Reader {
     /// This many bytes are to come.
     Length(u64),
@@ -23,13 +23,15 @@ pub enum Reader {
     /// All until the sender closes.
     UntilClose,
     /// The body has ended.
+    #[default]
     Ended,
 }
 
 /// How a body is sent on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coding {
     /// As it is: the length is known or the connection's end marks it.
+    #[default]
     Identity,
     /// Chunked, without trailer section.
     Chunked,
