@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::exchange::attempt;
 use crate::exchange::client::{After, Client};
 use crate::exchange::lane::{Held, Lane};
+use crate::exchange::rare::rare;
 use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
 use crate::exchange::transfer;
@@ -49,13 +50,13 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             let active = Box::write(Box::new_uninit(), active(&lane, &client));
             let after = Box::into_pin(active).await;
             if after != After::KeepAlive {
-                return Box::pin(close(&lane, &client, after)).await;
+                return rare(close(&lane, &client, after)).await;
             }
         }
         count_end(&lane, &client);
         if lane.deadlines.draining() && client.socket.has_unsent() {
             // A request that crosses the close would have the kernel drop the rest of the last answer.
-            Box::pin(linger(&lane, &client)).await;
+            rare(linger(&lane, &client)).await;
         }
     }
 }
@@ -97,11 +98,11 @@ async fn active(lane: &Lane, client: &Client) -> After {
             let _active = Held::new(&lane.counters.active);
             let mut request = None;
             let read = match first(lane, client, &mut request) {
-                Ok(Step::More) => Box::pin(rest(lane, client, &mut request)).await,
+                Ok(Step::More) => rare(rest(lane, client, &mut request)).await,
                 read => read,
             };
             match (read, &mut request) {
-                (Err(rejection), _) => Box::pin(reject(lane, client, rejection)).await,
+                (Err(rejection), _) => rare(reject(lane, client, rejection)).await,
                 (Ok(Step::Nothing), _) => return unasked(lane, client),
                 (Ok(_), None) => After::Close,
                 (Ok(_), Some(request)) => {
@@ -125,7 +126,7 @@ async fn active(lane: &Lane, client: &Client) -> After {
             return After::KeepAlive;
         }
         if client.requests.get().is_multiple_of(TURN_REQUESTS) {
-            Box::pin(give_way(lane, client)).await;
+            rare(give_way(lane, client)).await;
         }
     }
 }

@@ -11,6 +11,7 @@ use super::client::{After, Client};
 use super::lane::{Held, Lane};
 use super::pace::Debt;
 use super::queue::{self, Unserved};
+use super::rare::rare;
 use super::record::{self, Outcome};
 use super::request::Request;
 use super::response::{Answering, Failure, Finish, Start};
@@ -36,9 +37,8 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
         retries_left: group.retries,
         ..Course::default()
     };
-    // Boxed, like all rarer parts: what every exchange holds stays small.
     let mut next = match group.choose_first(request.key, request.traits.bond) {
-        Err(why) => Box::pin(without_server(lane, client, request, why, &course)).await,
+        Err(why) => rare(without_server(lane, client, request, why, &course)).await,
         Ok(index) => Ok(index),
     };
     let after = loop {
@@ -50,7 +50,7 @@ pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> Aft
             Ok(after) => break after,
             Err(fault) => {
                 let again = again(lane, client, request, index, fault, &mut course);
-                next = Box::pin(again).await;
+                next = rare(again).await;
             }
         }
     };
@@ -247,7 +247,7 @@ async fn attempt(
     course.reused = pooled.is_some();
     let mut connection = match pooled {
         Some(connection) => connection,
-        None => Box::pin(connect(lane, client, request, index))
+        None => rare(connect(lane, client, request, index))
             .await
             .map_err(Fault::Answer)?,
     };
@@ -282,7 +282,7 @@ async fn attempt(
     let answered = if uploads {
         client.presence.end(client);
         client.deadline.clear(Slot::Response);
-        Box::pin(both(&answering, request, &connection, &mut start))
+        rare(both(&answering, request, &connection, &mut start))
             .await
             .inspect_err(|fault| {
                 if matches!(fault, Fault::Upload { .. }) {
@@ -322,7 +322,7 @@ async fn attempt(
     if let Some(early) = &finish.tunnel {
         let _open = Held::new(&lane.counters.tunnels);
         let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
-        if Box::pin(carrying).await {
+        if rare(carrying).await {
             lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
         }
     }

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::pace::Pace;
+use super::rare::rare;
 use super::response::{Answering, Delivered, Failure, Finish, Start};
 use super::transfer::{self, Patience, TransferError};
 use crate::http1::body::{Coding, Reader};
@@ -21,8 +22,7 @@ impl Answering<'_> {
         self.send_queued(std::mem::take(&mut start.out)).await?;
         if !start.reader.ended() {
             self.count_body(&start.finish);
-            // Boxed, like all rarer parts: what every exchange holds stays small.
-            Box::pin(self.body(server, start)).await?;
+            rare(self.body(server, start)).await?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod pace;
 pub mod presence;
 mod queue;
+pub mod rare;
 pub mod rate;
 pub mod record;
 pub mod request;

@@ -196,11 +196,7 @@ struct Reading<'l, 'a> {
 impl<'l> Reading<'l, '_> {
     /// Reads the request, with what `rest` holds of its body. Gives how much that is.
     #[inline]
-    fn request_with(
-        &self,
-        rest: &[u8],
-        request: &mut Option<Request<'l>>,
-    ) -> Result<usize, Stop> {
+    fn request_with(&self, rest: &[u8], request: &mut Option<Request<'l>>) -> Result<usize, Stop> {
         let Request {
             upload, outgoing, ..
         } = self.request(request)?;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::client::Client;
 use super::lane::Lane;
 use super::pace::Debt;
+use super::rare::rare;
 use super::request::Traits;
 use super::sticky;
 use super::transfer::{self, TransferError};
@@ -218,9 +219,8 @@ impl Answering<'_> {
         loop {
             match begun {
                 Some(Begun::Final) => return Ok(()),
-                // Boxed, like all rarer parts: what every exchange holds stays small.
                 Some(Begun::Early(bytes)) => {
-                    return Box::pin(self.start_late(server, bytes, start)).await;
+                    return rare(self.start_late(server, bytes, start)).await;
                 }
                 None => {}
             }
@@ -298,11 +298,7 @@ impl Answering<'_> {
     }
 
     /// Receives what has come; `None` when nothing has.
-    fn receive_now(
-        &self,
-        server: &Socket,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<usize>, Failure> {
+    fn receive_now(&self, server: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, Failure> {
         match transfer::recv_now(self.lane, server, buffer) {
             Ok(None) => Ok(None),
             Err(TransferError::Refused) => Err(self.refused()),
@@ -331,9 +327,9 @@ impl Answering<'_> {
         start: &mut Start,
     ) -> Result<Option<Begun>, Failure> {
         let buffer = self.lane.take_for(0);
-        let receiving = pin!(transfer::recv_queued(self.lane, server, buffer));
+        let receiving = pin!(server.recv_queued(buffer));
         let (received, buffer) = self.wait(receiving).await?;
-        let begun = match received {
+        let begun = match transfer::received(self.lane, received) {
             Ok(None) => Ok(None),
             Err(TransferError::Refused) => Err(self.refused()),
             Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),

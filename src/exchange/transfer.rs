@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use super::lane::{Lane, RECEIVE_BYTES_MAX};
 use super::pace::{Pace, TooSlow};
+use super::rare::rare;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::socket::Socket;
@@ -74,7 +75,7 @@ pub async fn send_all(
     match socket.try_send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
         sent => {
-            Box::pin(send_rest(
+            rare(send_rest(
                 lane, socket, bytes, sent, deadline, slot, patience,
             ))
             .await
@@ -84,35 +85,38 @@ pub async fn send_all(
 
 /// Sends all of `buffer`, together with what other tasks send in this loop turn where a ring allows it: peers that are woken in quick
 /// succession sleep less in between. Gives the buffer back, but not when the peer was overdue while the kernel had it.
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
 #[inline]
-pub async fn send_queued(
-    lane: &Lane,
-    socket: &Socket,
+pub fn send_queued<'x>(
+    lane: &'x Lane,
+    socket: &'x Socket,
     buffer: Vec<u8>,
-    deadline: &Deadline,
+    deadline: &'x Deadline,
     slot: Slot,
-    patience: Patience<'_>,
-) -> (Result<(), TransferError>, Vec<u8>) {
-    if !lane.on_ring {
-        let sent = send_all(lane, socket, &buffer, deadline, slot, patience).await;
-        return (sent, buffer);
-    }
-    deadline.set(slot, patience.stall);
-    let sending = pin!(socket.send_queued(buffer));
-    let Ok((sent, buffer)) = deadline.guard(slot, sending).await else {
-        return (Err(TransferError::Overdue), Vec::new());
-    };
-    deadline.clear(slot);
-    let sent = match sent {
-        Ok(sent) if sent == buffer.len() => Ok(()),
-        sent => {
-            Box::pin(send_rest(
-                lane, socket, &buffer, sent, deadline, slot, patience,
-            ))
-            .await
+    patience: Patience<'x>,
+) -> impl Future<Output = (Result<(), TransferError>, Vec<u8>)> {
+    async move {
+        if !lane.on_ring {
+            let sent = send_all(lane, socket, &buffer, deadline, slot, patience).await;
+            return (sent, buffer);
         }
-    };
-    (sent, buffer)
+        deadline.set(slot, patience.stall);
+        let sending = pin!(socket.send_queued(buffer));
+        let Ok((sent, buffer)) = deadline.guard(slot, sending).await else {
+            return (Err(TransferError::Overdue), Vec::new());
+        };
+        deadline.clear(slot);
+        let sent = match sent {
+            Ok(sent) if sent == buffer.len() => Ok(()),
+            sent => {
+                rare(send_rest(
+                    lane, socket, &buffer, sent, deadline, slot, patience,
+                ))
+                .await
+            }
+        };
+        (sent, buffer)
+    }
 }
 
 /// What the rest of a message waits for.
@@ -256,27 +260,17 @@ pub fn recv_now(
     socket: &Socket,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<usize>, TransferError> {
-    received_now(lane, socket.try_recv(buffer, RECEIVE_BYTES_MAX))
+    received(lane, socket.try_recv(buffer, RECEIVE_BYTES_MAX))
 }
 
+/// What a receive has brought: see [`recv_now`].
 #[inline]
-fn received_now(lane: &Lane, received: io::Result<usize>) -> Result<Option<usize>, TransferError> {
+pub fn received(lane: &Lane, received: io::Result<usize>) -> Result<Option<usize>, TransferError> {
     match received {
         Ok(received) => Ok(Some(received)),
         Err(error) if is_temporary(lane, &error) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Receives into `buffer` on the ring, waiting until something has come; else like [`recv_now`]. What had come is lost when it is dropped.
-#[inline]
-pub async fn recv_queued(
-    lane: &Lane,
-    socket: &Socket,
-    buffer: Vec<u8>,
-) -> (Result<Option<usize>, TransferError>, Vec<u8>) {
-    let (received, buffer) = socket.recv_queued(buffer).await;
-    (received_now(lane, received), buffer)
 }
 
 /// Receives into a bulk buffer, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.
