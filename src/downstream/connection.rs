@@ -92,41 +92,44 @@ fn count_end(lane: &Lane, client: &Client) {
 }
 
 /// Serves the requests that have come. [`After::KeepAlive`] when no byte of a further one is there.
-async fn active(lane: &Lane, client: &Client) -> After {
-    loop {
-        let after = {
-            let _active = Held::new(&lane.counters.active);
-            let mut request = None;
-            let read = match first(lane, client, &mut request) {
-                Ok(Step::More) => rare(rest(lane, client, &mut request)).await,
-                read => read,
-            };
-            match (read, &mut request) {
-                (Err(rejection), _) => rare(reject(lane, client, rejection)).await,
-                (Ok(Step::Nothing), _) => return unasked(lane, client),
-                (Ok(_), None) => After::Close,
-                (Ok(_), Some(request)) => {
-                    lane.counters.requests.inc();
-                    client.requests.set(client.requests.get() + 1);
-                    #[cfg(debug_assertions)]
-                    crate::exchange::fault::provoke(lane, request);
-                    let _in_flight = lane
-                        .gate
-                        .as_ref()
-                        .map(|_| Held::new(&lane.counters.in_flight));
-                    attempt::run(lane, client, request).await
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
+fn active(lane: &Lane, client: &Client) -> impl Future<Output = After> {
+    async move {
+        loop {
+            let after = {
+                let _active = Held::new(&lane.counters.active);
+                let mut request = None;
+                let ended = match first(lane, client, &mut request) {
+                    Ok(Step::Complete) => None,
+                    Ok(Step::Nothing) => return unasked(lane, client),
+                    read => rare(late(lane, client, read, &mut request)).await,
+                };
+                match (ended, &mut request) {
+                    (None, Some(request)) => {
+                        lane.counters.requests.inc();
+                        client.requests.set(client.requests.get() + 1);
+                        #[cfg(debug_assertions)]
+                        crate::exchange::fault::provoke(lane, request);
+                        let _in_flight = lane
+                            .gate
+                            .as_ref()
+                            .map(|_| Held::new(&lane.counters.in_flight));
+                        let after = attempt::run(lane, client, request).await;
+                        client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
+                        after
+                    }
+                    (ended, _) => ended.unwrap_or(After::Close),
                 }
+            };
+            if after != After::KeepAlive {
+                return after;
             }
-        };
-        if after != After::KeepAlive {
-            return after;
-        }
-        client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
-        if client.pending.borrow().is_empty() {
-            return After::KeepAlive;
-        }
-        if client.requests.get().is_multiple_of(TURN_REQUESTS) {
-            rare(give_way(lane, client)).await;
+            if client.pending.borrow().is_empty() {
+                return After::KeepAlive;
+            }
+            if client.requests.get().is_multiple_of(TURN_REQUESTS) {
+                rare(give_way(lane, client)).await;
+            }
         }
     }
 }
@@ -260,6 +263,24 @@ fn read_request<'l>(
     }
 }
 
+/// Goes on where no request could be read at once. Gives what becomes of the connection when none comes after all.
+async fn late<'l>(
+    lane: &'l Lane,
+    client: &Client,
+    mut read: Result<Step, Box<Rejection>>,
+    request: &mut Option<Request<'l>>,
+) -> Option<After> {
+    if matches!(read, Ok(Step::More)) {
+        read = rest(lane, client, request).await;
+    }
+    match read {
+        Ok(Step::Complete) => None,
+        Ok(Step::Nothing) => Some(unasked(lane, client)),
+        Ok(Step::More | Step::Gone) => Some(After::Close),
+        Err(rejection) => Some(reject(lane, client, &rejection).await),
+    }
+}
+
 /// Waits for the rest of a head. What has come of it is read once more, and from then on nothing twice.
 async fn rest<'l>(
     lane: &'l Lane,
@@ -289,7 +310,7 @@ async fn rest<'l>(
         match wait.await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Ok(Step::Gone),
-            Err(_) if begun => return Err(overdue(lane)),
+            Err(_) if begun => return Err(Box::new(overdue(lane))),
             Err(_) => {
                 client.pending.take();
                 return Ok(Step::Nothing);
@@ -327,13 +348,12 @@ fn check_memory(lane: &Lane) -> Result<(), Box<Rejection>> {
 }
 
 /// The head did not come in time.
-fn overdue(lane: &Lane) -> Box<Rejection> {
+fn overdue(lane: &Lane) -> Rejection {
     lane.counters.timeout(TimeoutKind::ClientHeader).inc();
-    let answer = Answer::new(408, "request head did not come in time");
-    Box::new(Rejection::of_unread(answer))
+    Rejection::of_unread(Answer::new(408, "request head did not come in time"))
 }
 
-async fn reject(lane: &Lane, client: &Client, rejection: Box<Rejection>) -> After {
+async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
     let started = Instant::now();
     lane.counters.requests.inc();
     client.requests.set(client.requests.get() + 1);
@@ -356,6 +376,7 @@ async fn reject(lane: &Lane, client: &Client, rejection: Box<Rejection>) -> Afte
         &outcome,
         started,
     );
+    client.deadline.set(Slot::Request, lane.timeouts.keep_alive);
     after
 }
 
@@ -385,5 +406,22 @@ async fn linger(lane: &Lane, client: &Client) {
             }
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function gives.
+    const fn size_of_given<A, B, F>(_: &impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection keeps, and what it takes for each request. The allocator has a short way for blocks of up to a kilobyte.
+    #[test]
+    fn futures_stay_small() {
+        let sizes = [size_of_given(&run), size_of_given(&active)];
+        assert!(sizes[0] <= 336 && sizes[1] <= 1024, "{sizes:?}");
     }
 }

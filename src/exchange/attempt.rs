@@ -30,33 +30,37 @@ use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
 
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
-pub async fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> After {
-    let group = request.group;
-    client.presence.requested(request.traits.minor);
-    let mut course = Course {
-        retries_left: group.retries,
-        ..Course::default()
-    };
-    let mut next = match group.choose_first(request.key, request.traits.bond) {
-        Err(why) => rare(without_server(lane, client, request, why, &course)).await,
-        Ok(index) => Ok(index),
-    };
-    let after = loop {
-        let index = match next {
-            Ok(index) => index,
-            Err(after) => break after,
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
+pub fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> impl Future<Output = After> {
+    async move {
+        let group = request.group;
+        client.presence.requested(request.traits.minor);
+        let mut course = Course {
+            // At most 16.
+            retries_left: group.retries as u16,
+            ..Course::default()
         };
-        match attempt(lane, client, request, index, &mut course).await {
-            Ok(after) => break after,
-            Err(fault) => {
-                let again = again(lane, client, request, index, fault, &mut course);
-                next = rare(again).await;
+        let mut next = match group.choose_first(request.key, request.traits.bond) {
+            Err(why) => rare(without_server(lane, client, request, why, &course)).await,
+            Ok(index) => Ok(index),
+        };
+        let after = loop {
+            let index = match next {
+                Ok(index) => index,
+                Err(after) => break after,
+            };
+            match attempt(lane, client, request, index, &mut course).await {
+                Ok(after) => break after,
+                Err(fault) => {
+                    let again = again(lane, client, request, index, fault, &mut course);
+                    next = rare(again).await;
+                }
             }
-        }
-    };
-    group.release();
-    lane.give(std::mem::take(&mut request.outgoing));
-    after
+        };
+        group.release();
+        lane.give(std::mem::take(&mut request.outgoing));
+        after
+    }
 }
 
 /// A request for which there is no server right now: the one that it waited for, or what becomes of the client's connection.
@@ -106,6 +110,7 @@ async fn again(
     {
         older.discard(lane, group);
     }
+    course.partial = None;
     course.retries += 1;
     course.fresh = kind == RetryKind::Reused;
     lane.counters.retries.inc();
@@ -180,15 +185,15 @@ pub(super) fn ended(
     after: After,
     course: &Course,
 ) -> After {
-    let delivered = course.delivered;
-    if delivered.status > 0 {
-        lane.counters.responses.count(delivered.status);
+    let got = course.partial.as_deref();
+    if let Some(got) = got {
+        lane.counters.responses.count(got.status);
     }
     let outcome = Outcome {
-        status: delivered.status,
-        body_bytes_sent: delivered.body_bytes,
+        status: got.map_or(0, |got| got.status),
+        body_bytes_sent: got.map_or(0, |got| got.body_bytes),
         server: &server.name,
-        upstream_us: delivered.head_us,
+        upstream_us: got.map_or(0, |got| got.head_us),
         ..Outcome::default()
     };
     log(lane, request, &outcome, course);
@@ -215,123 +220,138 @@ pub(super) fn answering<'x>(
         head_seen: Cell::new(false),
         interim_leaving: Cell::new(false),
         awaits_upload: Cell::new(false),
-        delivered: Cell::default(),
         started,
         unwanted_statuses: None,
         debt: Debt::default(),
     }
 }
 
-async fn attempt(
+/// Sends a request to a server and passes the answer on.
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
+fn attempt(
     lane: &Lane,
     client: &Client,
     request: &mut Request<'_>,
     index: usize,
     course: &mut Course,
-) -> Result<After, Fault> {
-    let group = request.group;
-    let server = &group.servers[index];
-    let counters = lane.server(server.id);
-    counters.requests.inc();
-    let _running = Held::new(&counters.active);
-    let started = if course.retries == 0 {
-        request.started
-    } else {
-        Instant::now()
-    };
-    let pooled = if course.fresh {
-        None
-    } else {
-        pooled(lane, server)
-    };
-    course.reused = pooled.is_some();
-    let mut connection = match pooled {
-        Some(connection) => connection,
-        None => rare(connect(lane, client, request, index))
-            .await
-            .map_err(Fault::Answer)?,
-    };
-    connection.count_request();
-    request.set_host(server);
-    counters.bytes_out.add(request.outgoing.len() as u64);
-    let outgoing = std::mem::take(&mut request.outgoing);
-    let (sent, outgoing) = transfer::send_queued(
-        lane,
-        &connection.socket,
-        outgoing,
-        &client.deadline,
-        Slot::Response,
-        lane.timeouts.write.into(),
-    )
-    .await;
-    // Kept for another attempt.
-    request.outgoing = outgoing;
-    if let Err(TransferError::Overdue) = sent {
-        return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
-    }
-    // When the send failed because the server has closed, it may still have answered first.
-    let uploads = !request.upload.ended() && sent.is_ok();
-    let mut answering = answering(lane, client, request, index, started);
-    answering
-        .reset
-        .set(matches!(sent, Err(TransferError::Reset)));
-    if course.retries_left > 0 && may_act_twice(request) {
-        answering.unwanted_statuses = group.retry_statuses.as_ref();
-    }
-    let mut start = Start::default();
-    let answered = if uploads {
-        client.presence.end(client);
-        client.deadline.clear(Slot::Response);
-        rare(both(&answering, request, &connection, &mut start))
-            .await
-            .inspect_err(|fault| {
-                if matches!(fault, Fault::Upload { .. }) {
-                    discard_unsent(&connection);
-                }
-            })
-    } else {
-        client
-            .deadline
-            .set(Slot::Response, group.response_header_ticks);
-        client.presence.begin(lane, client);
-        answering
-            .run(&connection.socket, &mut start)
-            .await
-            .map_err(Fault::Answer)
-    };
-    course.delivered = answering.delivered.get();
-    // What a server has not got of a request would be taken for the next one, or the next one for it.
-    let is_sent = sent.is_ok() && !answering.uploading.get();
-    start.finish.reusable &= is_sent;
-    if let Err(fault) = answered {
-        let unwanted = matches!(fault, Fault::Answer(Failure::Unwanted));
-        return Err(if unwanted {
-            Fault::Status(Box::new(Spare {
-                index,
-                start,
-                connection,
-            }))
+) -> impl Future<Output = Result<After, Fault>> {
+    async move {
+        let group = request.group;
+        let server = &group.servers[index];
+        let counters = lane.server(server.id);
+        counters.requests.inc();
+        let _running = Held::new(&counters.active);
+        let started = if course.retries == 0 {
+            request.started
         } else {
-            fault
-        });
-    }
-    if !is_sent {
-        discard_unsent(&connection);
-    }
-    let finish = &start.finish;
-    if let Some(early) = &finish.tunnel {
-        let _open = Held::new(&lane.counters.tunnels);
-        let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
-        if rare(carrying).await {
-            lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
+            Instant::now()
+        };
+        let pooled = if course.fresh {
+            None
+        } else {
+            pooled(lane, server)
+        };
+        course.reused = pooled.is_some();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => rare(connect(lane, client, request, index))
+                .await
+                .map_err(Fault::Answer)?,
+        };
+        connection.count_request();
+        request.set_host(server);
+        counters.bytes_out.add(request.outgoing.len() as u64);
+        let outgoing = std::mem::take(&mut request.outgoing);
+        let (sent, outgoing) = transfer::send_queued(
+            lane,
+            &connection.socket,
+            outgoing,
+            &client.deadline,
+            Slot::Response,
+            lane.timeouts.write.into(),
+        )
+        .await;
+        // Kept for another attempt.
+        request.outgoing = outgoing;
+        if let Err(TransferError::Overdue) = sent {
+            return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
         }
+        // When the send failed because the server has closed, it may still have answered first.
+        let uploads = !request.upload.ended() && sent.is_ok();
+        let mut answering = answering(lane, client, request, index, started);
+        answering
+            .reset
+            .set(matches!(sent, Err(TransferError::Reset)));
+        if course.retries_left > 0 && may_act_twice(request) {
+            answering.unwanted_statuses = group.retry_statuses.as_ref();
+        }
+        let mut start = Start::default();
+        let answered = if uploads {
+            client.presence.end(client);
+            client.deadline.clear(Slot::Response);
+            rare(both(&answering, request, &connection, &mut start))
+                .await
+                .inspect_err(|fault| {
+                    if matches!(fault, Fault::Upload { .. }) {
+                        discard_unsent(&connection);
+                    }
+                })
+        } else {
+            client
+                .deadline
+                .set(Slot::Response, group.response_header_ticks);
+            client.presence.begin(lane, client);
+            answering
+                .run(&connection.socket, &mut start)
+                .await
+                .map_err(Fault::Answer)
+        };
+        // What a server has not got of a request would be taken for the next one, or the next one for it.
+        let is_sent = sent.is_ok() && !answering.uploading.get();
+        start.finish.reusable &= is_sent;
+        if let Err(fault) = answered {
+            return Err(set_aside(fault, index, start, connection, course));
+        }
+        if !is_sent {
+            discard_unsent(&connection);
+        }
+        let finish = &start.finish;
+        if let Some(early) = &finish.tunnel {
+            let _open = Held::new(&lane.counters.tunnels);
+            let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
+            if rare(carrying).await {
+                lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
+            }
+        }
+        if let Some(spare) = course.spare.take() {
+            spare.discard(lane, group);
+        }
+        Ok(finished(
+            lane, client, request, server, finish, connection, course,
+        ))
     }
-    if let Some(spare) = course.spare.take() {
-        spare.discard(lane, group);
+}
+
+/// What a failed attempt leaves: an answer that another server may do better than, or what the client got of one.
+#[cold]
+fn set_aside(
+    fault: Fault,
+    index: usize,
+    start: Start,
+    connection: Box<Connection>,
+    course: &mut Course,
+) -> Fault {
+    if let Fault::Answer(Failure::Unwanted) = fault {
+        return Fault::Status(Box::new(Spare {
+            index,
+            start,
+            connection,
+        }));
     }
-    Ok(finished(
-        lane, client, request, server, finish, connection, course,
-    ))
+    if start.finish.status > 0 {
+        course.partial = Some(Box::new(start.finish));
+    }
+    fault
 }
 
 /// A pooled connection.

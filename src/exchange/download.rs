@@ -1,9 +1,8 @@
 //! The rest of a server's answer on its way to the client: the mirror of [`upload`](super::upload).
 
-use super::client::Client;
 use super::pace::Pace;
 use super::rare::rare;
-use super::response::{Answering, Delivered, Failure, Finish, Start};
+use super::response::{Answering, Failure, Start};
 use super::transfer::{self, Patience, TransferError};
 use crate::http1::body::{Coding, Reader};
 use crate::net::deadline::Slot;
@@ -12,19 +11,31 @@ use crate::telemetry::counters::{FailureKind, TimeoutKind};
 
 impl Answering<'_> {
     /// Passes on an answer that has begun.
-    pub async fn pass_on(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
-        self.client.presence.answered();
-        self.delivered.set(Delivered {
-            status: start.finish.status,
-            body_bytes: 0,
-            head_us: start.finish.head_us,
-        });
-        self.send_queued(std::mem::take(&mut start.out)).await?;
-        if !start.reader.ended() {
-            self.count_body(&start.finish);
-            rare(self.body(server, start)).await?;
+    #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
+    pub fn pass_on(
+        &self,
+        server: &Socket,
+        start: &mut Start,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        async move {
+            self.client.presence.answered();
+            self.lane.counters.bytes_out.add(start.out.len() as u64);
+            let (sent, out) = transfer::send_queued(
+                self.lane,
+                &self.client.socket,
+                std::mem::take(&mut start.out),
+                &self.client.deadline,
+                Slot::Response,
+                self.patience(),
+            )
+            .await;
+            self.lane.give(out);
+            sent.map_err(client_failure)?;
+            if !start.reader.ended() {
+                rare(self.body(server, start)).await?;
+            }
+            Ok(())
         }
-        Ok(())
     }
 
     /// Passes the rest of the body on as it comes.
@@ -59,21 +70,12 @@ impl Answering<'_> {
             let passed = self.pass(&input, start, truncated).await;
             self.lane.give(input);
             passed?;
-            self.count_body(&start.finish);
         }
         if until_close {
             self.client.socket.finish_on_close();
         }
         self.client.deadline.clear(Slot::Response);
         Ok(())
-    }
-
-    /// Tells how much of the body the client has got, for when the rest does not follow.
-    fn count_body(&self, finish: &Finish) {
-        self.delivered.set(Delivered {
-            body_bytes: finish.body_bytes,
-            ..self.delivered.get()
-        });
     }
 
     /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
@@ -106,22 +108,24 @@ impl Answering<'_> {
         if reader.is_plain() && coding == Coding::Identity {
             let taken = reader.take_plain(input.len());
             finish.reusable &= taken == input.len();
+            self.send(&input[..taken]).await?;
             finish.body_bytes += taken as u64;
-            return self.send(&input[..taken]).await;
+            return Ok(());
         }
         let mut output = self.lane.take_for(input.len());
         let moved = reader
             .transfer(input, coding, &self.lane.limits, &mut output)
             .map_err(|_| truncated)?;
         finish.reusable &= moved.consumed == input.len();
-        finish.body_bytes += moved.data;
         let sent = if output.is_empty() {
             Ok(())
         } else {
             self.send(&output).await
         };
         self.lane.give(output);
-        sent
+        sent?;
+        finish.body_bytes += moved.data;
+        Ok(())
     }
 
     /// The server has closed: the end of a body without length, the truncation of any other.
@@ -139,25 +143,6 @@ impl Answering<'_> {
         } else {
             self.send(b"0\r\n\r\n").await
         }
-    }
-
-    /// Sends a buffer and gives it back to its pool.
-    async fn send_queued(&self, buffer: Vec<u8>) -> Result<(), Failure> {
-        self.lane.counters.bytes_out.add(buffer.len() as u64);
-        let Client {
-            socket, deadline, ..
-        } = self.client;
-        let (sent, buffer) = transfer::send_queued(
-            self.lane,
-            socket,
-            buffer,
-            deadline,
-            Slot::Response,
-            self.patience(),
-        )
-        .await;
-        self.lane.give(buffer);
-        sent.map_err(client_failure)
     }
 
     /// With the client.

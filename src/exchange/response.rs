@@ -89,7 +89,7 @@ impl Start {
     }
 }
 
-/// What came of an answer that was passed on whole.
+/// What came of an answer that was passed on, or of as much of it as there was.
 #[derive(Debug, Default)]
 pub struct Finish {
     /// Its status.
@@ -100,17 +100,6 @@ pub struct Finish {
     pub reusable: bool,
     /// The connection has become a tunnel; these bytes came behind the head.
     pub tunnel: Option<Vec<u8>>,
-    /// Bytes of body sent to the client.
-    pub body_bytes: u64,
-    /// Microseconds until the head had come.
-    pub head_us: u64,
-}
-
-/// What a client got of an answer that has begun to leave.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Delivered {
-    /// Its status; 0 before.
-    pub status: u16,
     /// Bytes of body sent to the client.
     pub body_bytes: u64,
     /// Microseconds until the head had come.
@@ -181,8 +170,6 @@ pub struct Answering<'x> {
     pub interim_leaving: Cell<bool>,
     /// After the answer the client's connection can wait for the rest of the request's body, which the server may still want.
     pub awaits_upload: Cell<bool>,
-    /// What the client has got.
-    pub delivered: Cell<Delivered>,
     /// When the attempt began.
     pub started: Instant,
     /// Statuses of answers that are not to be passed on at once.
@@ -191,41 +178,54 @@ pub struct Answering<'x> {
     pub debt: Debt,
 }
 
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
 impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
     ///
     /// The answer is written to `start`, which is the caller's: it is too large to be handed on from function to function.
-    pub async fn run(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
-        self.start(server, start).await?;
-        if let Some(statuses) = self.unwanted_statuses
+    pub fn run(
+        &self,
+        server: &Socket,
+        start: &mut Start,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        async move {
+            self.start(server, start).await?;
+            if let Some(statuses) = self.unwanted_statuses
             && statuses.contains(start.finish.status)
             // With the rest of the request's body under way, neither can wait.
             && !self.uploading.get()
-        {
-            return Err(Failure::Unwanted);
+            {
+                return Err(Failure::Unwanted);
+            }
+            self.pass_on(server, start).await
         }
-        self.pass_on(server, start).await
     }
 
     /// Waits for the final head.
     #[inline]
-    async fn start(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
-        // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
-        let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
-            self.receive_ahead(server, start).await?
-        } else {
-            None
-        };
-        loop {
-            match begun {
-                Some(Begun::Final) => return Ok(()),
-                Some(Begun::Early(bytes)) => {
-                    return rare(self.start_late(server, bytes, start)).await;
+    fn start(
+        &self,
+        server: &Socket,
+        start: &mut Start,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        async move {
+            // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
+            let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
+                self.receive_ahead(server, start).await?
+            } else {
+                None
+            };
+            loop {
+                match begun {
+                    Some(Begun::Final) => return Ok(()),
+                    Some(Begun::Early(bytes)) => {
+                        return rare(self.start_late(server, bytes, start)).await;
+                    }
+                    None => {}
                 }
-                None => {}
+                self.readable(server).await?;
+                begun = self.receive(server, start)?;
             }
-            self.readable(server).await?;
-            begun = self.receive(server, start)?;
         }
     }
 
@@ -321,29 +321,31 @@ impl Answering<'_> {
     }
 
     /// Like [`Self::receive`], but waits for them with a buffer that the ring receives into.
-    async fn receive_ahead(
+    fn receive_ahead(
         &self,
         server: &Socket,
         start: &mut Start,
-    ) -> Result<Option<Begun>, Failure> {
-        let buffer = self.lane.take_for(0);
-        let receiving = pin!(server.recv_queued(buffer));
-        let (received, buffer) = self.wait(receiving).await?;
-        let begun = match transfer::received(self.lane, received) {
-            Ok(None) => Ok(None),
-            Err(TransferError::Refused) => Err(self.refused()),
-            Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
-            // Memory may have become short meanwhile, and the buffer that receives take turns with small.
-            Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
-                self.receive_behind(&buffer, server, start).map(Some)
-            }
-            Ok(Some(count)) => {
-                self.lane.server(self.server.id).bytes_in.add(count as u64);
-                self.begin(&buffer, start).map(Some)
-            }
-        };
-        self.lane.give(buffer);
-        begun
+    ) -> impl Future<Output = Result<Option<Begun>, Failure>> {
+        async move {
+            let buffer = self.lane.take_for(0);
+            let receiving = pin!(server.recv_queued(buffer));
+            let (received, buffer) = self.wait(receiving).await?;
+            let begun = match transfer::received(self.lane, received) {
+                Ok(None) => Ok(None),
+                Err(TransferError::Refused) => Err(self.refused()),
+                Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
+                // Memory may have become short meanwhile, and the buffer that receives take turns with small.
+                Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
+                    self.receive_behind(&buffer, server, start).map(Some)
+                }
+                Ok(Some(count)) => {
+                    self.lane.server(self.server.id).bytes_in.add(count as u64);
+                    self.begin(&buffer, start).map(Some)
+                }
+            };
+            self.lane.give(buffer);
+            begun
+        }
     }
 
     /// The server turns out not to take the connection.
@@ -393,18 +395,25 @@ impl Answering<'_> {
     }
 
     /// Waits for the server, now and then looking whether the client is still there.
-    async fn wait<F: Future>(&self, wait: Pin<&mut F>) -> Result<F::Output, Failure> {
-        let deadline = &self.client.deadline;
-        let mut wait = pin!(deadline.guard(Slot::Response, wait));
-        poll_fn(|cx| match wait.as_mut().poll(cx) {
-            Poll::Ready(Ok(waited)) => Poll::Ready(Ok(waited)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Server(FailureKind::ResponseTimeout))),
-            Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
-                Poll::Ready(Err(Failure::ClientGone))
-            }
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    fn wait<F: Future>(
+        &self,
+        wait: Pin<&mut F>,
+    ) -> impl Future<Output = Result<F::Output, Failure>> {
+        async move {
+            let deadline = &self.client.deadline;
+            let mut wait = pin!(deadline.guard(Slot::Response, wait));
+            poll_fn(|cx| match wait.as_mut().poll(cx) {
+                Poll::Ready(Ok(waited)) => Poll::Ready(Ok(waited)),
+                Poll::Ready(Err(_)) => {
+                    Poll::Ready(Err(Failure::Server(FailureKind::ResponseTimeout)))
+                }
+                Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
+                    Poll::Ready(Err(Failure::ClientGone))
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        }
     }
 
     /// Reads a head at the start of `bytes`; with a final one goes what has come of the body, both to `start`.

@@ -2,7 +2,7 @@
 
 use super::client::After;
 use super::request::Request;
-use super::response::{Delivered, Failure};
+use super::response::{Failure, Finish};
 use super::spare::Spare;
 use super::upload::UploadError;
 use crate::balance::NoServer;
@@ -28,13 +28,13 @@ pub(super) struct Course {
     /// Attempts after the first.
     pub(super) retries: u32,
     /// Attempts that may still follow one whose request a server may have seen.
-    pub(super) retries_left: u32,
+    pub(super) retries_left: u16,
     /// The next attempt takes a new connection.
     pub(super) fresh: bool,
     /// The last attempt went over a pooled connection.
     pub(super) reused: bool,
     /// What the client got of an answer that did not come whole.
-    pub(super) delivered: Delivered,
+    pub(super) partial: Option<Box<Finish>>,
     /// The last answer that was not good enough.
     pub(super) spare: Option<Box<Spare>>,
 }

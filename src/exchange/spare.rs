@@ -50,7 +50,7 @@ impl Spare {
                 course,
             ),
             Err(failure) => {
-                course.delivered = answering.delivered.get();
+                course.partial = Some(Box::new(self.start.finish));
                 let fault = Fault::Answer(failure);
                 attempt::count(lane, group, index, &fault, course.reused);
                 let after = fault.end().unwrap_or(After::Close);

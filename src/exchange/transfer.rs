@@ -101,8 +101,12 @@ pub fn send_queued<'x>(
             return (sent, buffer);
         }
         deadline.set(slot, patience.stall);
-        let sending = pin!(socket.send_queued(buffer));
-        let Ok((sent, buffer)) = deadline.guard(slot, sending).await else {
+        // Its place is free again when it is over.
+        let sent = {
+            let sending = pin!(socket.send_queued(buffer));
+            deadline.guard(slot, sending).await
+        };
+        let Ok((sent, buffer)) = sent else {
             return (Err(TransferError::Overdue), Vec::new());
         };
         deadline.clear(slot);

@@ -162,27 +162,15 @@ impl Request<'_> {
         // Not in a loop over the parts: those whose length the compiler knows take a few stores each, and no call.
         out.extend_from_slice(b"X-Forwarded-For: ");
         out.extend_from_slice(self.origin.peer);
-        out.extend_from_slice(
-            b"
-X-Forwarded-Proto: ",
-        );
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
         out.extend_from_slice(self.origin.scheme.as_bytes());
         if !self.host.is_empty() {
-            out.extend_from_slice(
-                b"
-X-Forwarded-Host: ",
-            );
+            out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
             out.extend_from_slice(self.host);
         }
-        out.extend_from_slice(
-            b"
-X-Real-IP: ",
-        );
+        out.extend_from_slice(b"\r\nX-Real-IP: ");
         out.extend_from_slice(self.origin.peer);
-        out.extend_from_slice(
-            b"
-",
-        );
+        out.extend_from_slice(b"\r\n");
     }
 
     /// What a trusted peer sent under this name, else `own`.
