@@ -167,9 +167,9 @@ mod tests {
         for _ in 0..3 {
             assert!(buckets.take_at(busy, 0).is_ok());
         }
-        for number in 1..1000 {
-            assert!(buckets.take_at(address(number), 0).is_ok());
-        }
+        let others = 1..1000;
+        let refused = others.filter(|number| buckets.take_at(address(*number), 0).is_err());
+        assert!(refused.count() <= 5, "few have the busiest's fingerprint");
         assert!(
             buckets.take_at(busy, 0).is_err(),
             "the busiest is remembered"
