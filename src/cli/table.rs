@@ -84,7 +84,7 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What another process wrote, on one line and without what would steer the terminal.
+/// A line for the terminal: whatever another process wrote into it, it must not steer it.
 pub(super) fn plain(text: &str) -> String {
     let plain = |char: char| if char.is_control() { '?' } else { char };
     text.chars().map(plain).collect()
@@ -94,7 +94,7 @@ pub(super) fn plain(text: &str) -> String {
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => plain(text),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::cli::table::{
-    Column, headline, left, list, milliseconds, or_dash, percent, shard_state, sum, table, text,
+    Column, headline, left, list, milliseconds, or_dash, percent, plain, shard_state, sum, table,
+    text,
 };
 
 const SERVERS: [Column<Value>; 12] = [
@@ -37,18 +38,19 @@ pub(super) fn page(status: &Value) -> String {
     lines.extend(table(&SERVERS, &servers(status)));
     lines.push(String::new());
     lines.extend(table(&SHARDS, list(&status["shards"])));
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| plain(line) + "\n").collect()
 }
 
 /// One server after an order.
 pub(super) fn line(upstream: &str, server: &Value) -> String {
-    format!(
-        "{upstream} {}: {}, weight {}, {} active\n",
+    let line = format!(
+        "{upstream} {}: {}, weight {}, {} active",
         text(&server["name"]),
         text(&server["state"]),
         text(&server["weight"]),
         text(&server["active"])
-    )
+    );
+    plain(&line) + "\n"
 }
 
 /// Each server, with the name of its upstream.
