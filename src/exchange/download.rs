@@ -41,7 +41,8 @@ impl Answering<'_> {
     /// Passes the rest of the body on as it comes.
     async fn body(&self, server: &Socket, start: &mut Start) -> Result<(), Failure> {
         let coding = start.coding;
-        let until_close = !start.finish.persistent && matches!(coding, Coding::Identity);
+        // A body with a length is seen to be cut off by it.
+        let until_close = coding == Coding::Identity && !matches!(start.reader, Reader::Length(_));
         let truncated = Failure::Truncated { until_close };
         if until_close {
             // Also when it is the process that ends.
