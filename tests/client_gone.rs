@@ -11,6 +11,7 @@ in_each_mode!(
     closed_while_waiting,
     closed_after_an_upload_in_pieces,
     reset_while_the_upload_is_stuck,
+    closed_while_the_end_of_the_upload_is_stuck,
     reset_in_the_middle_of_an_answer,
     reset_in_the_middle_of_an_answer_that_was_put_aside,
     half_closed_client_is_asked_once_and_served,
@@ -100,15 +101,40 @@ fn reset_while_the_upload_is_stuck(mode: Mode) {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
     let upstream = origin.accept();
     client.send_until_full(&vec![0; 65536], Duration::from_millis(300), 1 << 30);
-    let since = Leaves::Reset.leave(client);
-    // What was sent is still to be read, so the end shows by the socket's state.
-    while !is_ended(&upstream) {
+    expect_ended_within_a_second(&upstream, Leaves::Reset.leave(client));
+}
+
+/// What was sent is still to be read, so the end shows by the socket's state.
+#[track_caller]
+fn expect_ended_within_a_second(upstream: &Wire, since: Instant) {
+    while !is_ended(upstream) {
         assert!(
             since.elapsed() < Duration::from_millis(1100),
             "not freed in time"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The proxy has the whole body, and the client goes in good order.
+fn closed_while_the_end_of_the_upload_is_stuck(mode: Mode) {
+    const BODY: usize = 30_000; // one segment of loopback
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
+        .upstream(&[&origin.address], "send_buffer = 4096")
+        .start();
+    let mut client = proxy.connect();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"
+    ));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    client.send(vec![b'x'; BODY]);
+    eventually("the proxy has taken the body", || {
+        proxy.status()["totals"]["bytes_in"].as_u64() > Some(BODY as u64)
+    });
+    expect_ended_within_a_second(&upstream, Leaves::Close.leave(client));
 }
 
 /// Whether the peer has ended this connection, although what it sent before is still to be read: the kernel has no such connection any more,

@@ -17,6 +17,15 @@ use crate::net::socket::Peer;
 const REPLY_FOR: Duration = Duration::from_millis(100);
 const QUESTION: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What a look at a client shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nobody is there to answer.
+    Gone,
+    /// It may be there; it is time for another look after so long.
+    There(Option<Ticks>),
+}
+
 /// The watch over a client. Its clock is the request slot, which is the upload's until that has ended.
 #[derive(Debug, Default)]
 pub struct Presence {
@@ -61,6 +70,16 @@ impl Presence {
         self.may_ask.set(false);
     }
 
+    /// Nothing may be asked for now: an interim response is leaving. Gives what [`Self::release`] wants back.
+    pub fn hold(&self) -> bool {
+        self.may_ask.replace(false)
+    }
+
+    /// What was held is as it was.
+    pub fn release(&self, held: bool) {
+        self.may_ask.set(held);
+    }
+
     /// Whether the client turns out to be gone. Call it when the task is woken: mostly it is not yet time to look.
     #[inline]
     pub fn is_gone(&self, lane: &Lane, client: &Client) -> bool {
@@ -69,15 +88,23 @@ impl Presence {
 
     #[cold]
     fn look(&self, lane: &Lane, client: &Client) -> bool {
-        let next = match client.socket.peer() {
-            Peer::Gone => return true,
-            Peer::Finished if self.ask(lane, client) => Some(Ticks::from(REPLY_FOR)),
-            Peer::Finished | Peer::There => lane.timeouts.client_gone_check,
-        };
-        if let Some(next) = next {
-            client.deadline.set(Slot::Request, next);
+        match self.look_now(lane, client, true) {
+            Look::Gone => return true,
+            Look::There(Some(next)) => client.deadline.set(Slot::Request, next),
+            Look::There(None) => {}
         }
         false
+    }
+
+    /// Looks at a client. `may_ask` tells that it has sent its whole request, and may be sent something to see what comes of it.
+    pub fn look_now(&self, lane: &Lane, client: &Client, may_ask: bool) -> Look {
+        match client.socket.peer() {
+            Peer::Gone => Look::Gone,
+            Peer::Finished if may_ask && self.ask(lane, client) => {
+                Look::There(Some(Ticks::from(REPLY_FOR)))
+            }
+            Peer::Finished | Peer::There => Look::There(lane.timeouts.client_gone_check),
+        }
     }
 
     /// Sends something that a closed client's kernel will not take. Not behind bytes that wait to be sent: it must go whole or not at all.

@@ -5,11 +5,12 @@ use std::io;
 use super::client::Client;
 use super::lane::Lane;
 use super::pace::{Debt, Pace};
+use super::presence::Look;
 use super::transfer::{self, Hindrance, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Slot, Ticks};
-use crate::net::socket::{Peer, Socket};
+use crate::net::socket::Socket;
 
 /// Why a body could not be passed on.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Upload {
             let taken = self.reader.take_plain(input.len());
             self.keep(lane, &input[..taken], taken as u64, sent);
             keep_rest(client, &input[taken..]);
-            return send(lane, client, server, &input[..taken]).await;
+            return self.send(lane, client, server, &input[..taken]).await;
         }
         let mut output = lane.take_for(input.len());
         let moved = self
@@ -178,9 +179,26 @@ impl Upload {
             .map_err(UploadError::Refused)?;
         self.keep(lane, &output, moved.data, sent);
         keep_rest(client, &input[moved.consumed..]);
-        let passed = send(lane, client, server, &output).await;
+        let passed = self.send(lane, client, server, &output).await;
         lane.give(output);
         passed
+    }
+
+    async fn send(
+        &self,
+        lane: &Lane,
+        client: &Client,
+        server: &Socket,
+        bytes: &[u8],
+    ) -> Result<(), UploadError> {
+        // A part of a chunk's line alone leaves nothing to send.
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match server.try_send(bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            sent => Box::pin(send_rest(lane, client, server, bytes, sent, self.ended())).await,
+        }
     }
 
     /// Adds `bytes` to those `sent` that another attempt could send again, unless the body has become too long for that.
@@ -193,23 +211,8 @@ impl Upload {
     }
 }
 
-async fn send(
-    lane: &Lane,
-    client: &Client,
-    server: &Socket,
-    bytes: &[u8],
-) -> Result<(), UploadError> {
-    // A part of a chunk's line alone leaves nothing to send.
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    match server.try_send(bytes) {
-        Ok(sent) if sent == bytes.len() => Ok(()),
-        sent => Box::pin(send_rest(lane, client, server, bytes, sent)).await,
-    }
-}
-
-/// Waits for a server that takes nothing, now and then looking whether the client is still there. `sent` is what a first send gave.
+/// Waits for a server that takes nothing, now and then looking whether the client is still there. `sent` is what a first send gave; `is_last` when no
+/// more follows from the client.
 #[cold]
 async fn send_rest(
     lane: &Lane,
@@ -217,9 +220,11 @@ async fn send_rest(
     server: &Socket,
     mut bytes: &[u8],
     mut sent: io::Result<usize>,
+    is_last: bool,
 ) -> Result<(), UploadError> {
     let patience = lane.timeouts.write;
-    let look_every = lane.timeouts.client_gone_check.unwrap_or(patience);
+    let mut look_after = lane.timeouts.client_gone_check;
+    let may_ask = is_last && look_after.is_some();
     let deadline = &client.deadline;
     let mut progress_at = lane.deadlines.now();
     loop {
@@ -238,15 +243,16 @@ async fn send_rest(
         if hindrance == Hindrance::Shortage {
             deadline.next_turn().await;
         } else {
-            let patience = look_every.min(patience.saturating_sub(stalled));
-            deadline.set(Slot::Request, patience);
+            let time_left = patience.saturating_sub(stalled);
+            let wait = look_after.map_or(time_left, |look| look.min(time_left));
+            deadline.set(Slot::Request, wait);
             match deadline.guard(Slot::Request, server.writable()).await {
                 Ok(Err(error)) => return Err(server_error(error)),
-                Err(_) if client.socket.peer() == Peer::Gone => {
-                    return Err(UploadError::ClientGone);
-                }
-                // Room, or only time for the next look.
-                Ok(Ok(())) | Err(_) => {}
+                Ok(Ok(())) => {}
+                Err(_) => match client.presence.look_now(lane, client, may_ask) {
+                    Look::Gone => return Err(UploadError::ClientGone),
+                    Look::There(next) => look_after = next,
+                },
             }
         }
         sent = server.try_send(bytes);
