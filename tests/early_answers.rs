@@ -27,6 +27,18 @@ fn start(mode: Mode, origin: &Origin, settings: &str) -> Proxy {
         .start()
 }
 
+/// The two ends of an exchange that this request, or the beginning of one, opens.
+fn open(proxy: &Proxy, origin: &Origin, request: &str) -> (Wire, Wire) {
+    reach(proxy.connect(), origin, request)
+}
+
+fn reach(mut client: Wire, origin: &Origin, request: &str) -> (Wire, Wire) {
+    client.send(request);
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    (client, upstream)
+}
+
 /// A client that is to read slowly.
 fn narrow_client(proxy: &Proxy) -> Wire {
     Wire::connect_narrow(proxy.addresses[0])
@@ -45,12 +57,11 @@ fn a_request_that_has_not_left_whole_is_followed_by_none(mode: Mode) {
     for status in ["200 OK", "400 Bad Request"] {
         let origin = Origin::bind_narrow();
         let proxy = start(mode, &origin, "send_buffer = 4096");
-        let mut client = proxy.connect();
-        client.send(format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"
-        ));
-        let mut upstream = origin.accept();
-        upstream.request_head();
+        let (mut client, mut upstream) = open(
+            &proxy,
+            &origin,
+            &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"),
+        );
         client.send(vec![b'A'; BODY]);
         eventually("the proxy has taken the body", || {
             proxy.status()["totals"]["bytes_in"].as_u64() > Some(BODY as u64)
@@ -71,10 +82,11 @@ fn a_request_that_has_not_left_whole_is_followed_by_none(mode: Mode) {
 fn the_rest_of_a_body_follows_an_early_success(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "");
-    let mut client = proxy.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0");
-    let mut upstream = origin.accept();
-    upstream.request_head();
+    let (mut client, mut upstream) = open(
+        &proxy,
+        &origin,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0",
+    );
     upstream.expect("0");
     upstream.send(ok("early"));
     let response = client.response("POST");
@@ -95,10 +107,11 @@ fn the_rest_of_a_body_follows_an_early_success(mode: Mode) {
 fn an_early_success_with_close_closes(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "");
-    let mut client = proxy.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0");
-    let mut upstream = origin.accept();
-    upstream.request_head();
+    let (mut client, mut upstream) = open(
+        &proxy,
+        &origin,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0",
+    );
     upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let response = client.response("POST");
     assert!(response.head.lists("connection", "close"));
@@ -112,12 +125,11 @@ fn an_early_success_with_close_closes(mode: Mode) {
 fn no_tunnel_before_the_request_has_left(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "");
-    let mut client = proxy.connect();
-    client.send(
+    let (mut client, mut upstream) = open(
+        &proxy,
+        &origin,
         "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\nContent-Length: 10\r\n\r\n0",
     );
-    let mut upstream = origin.accept();
-    upstream.request_head();
     upstream
         .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
     assert_eq!(client.response("POST").status, 502);
@@ -127,10 +139,11 @@ fn no_tunnel_before_the_request_has_left(mode: Mode) {
 fn a_reset_cuts_an_answer_that_ends_with_the_connection(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "");
-    let mut client = proxy.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request_head();
+    let (mut client, mut upstream) = open(
+        &proxy,
+        &origin,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n",
+    );
     upstream.send("HTTP/1.1 200 OK\r\n\r\nfirst half");
     client.response_head("POST");
     client.send_until_full(&vec![b'x'; 65_536], QUIET, 100_000_000);
@@ -170,10 +183,11 @@ fn an_interim_response_that_leaves_slowly_stops_no_clock(mode: Mode) {
         &origin,
         "response_header_timeout = \"500ms\"\nretries = 0",
     );
-    let mut client = narrow_client(&proxy);
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) = reach(
+        narrow_client(&proxy),
+        &origin,
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
     upstream.send(long_interim());
     std::thread::sleep(QUIET);
     assert_eq!(client.response("GET").status, 103);
@@ -184,10 +198,11 @@ fn an_interim_response_that_leaves_slowly_stops_no_clock(mode: Mode) {
 fn no_answer_of_ours_within_an_interim_response(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "");
-    let mut client = narrow_client(&proxy);
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
-    let mut upstream = origin.accept();
-    upstream.request_head();
+    let (mut client, mut upstream) = reach(
+        narrow_client(&proxy),
+        &origin,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    );
     upstream.send(long_interim());
     client.read_until(b"103 Early Hints\r\n");
     client.send("malformed\r\n");
@@ -201,10 +216,8 @@ fn no_answer_of_ours_within_an_interim_response(mode: Mode) {
 fn an_interim_response_is_a_part_of_an_answer(mode: Mode) {
     let origin = Origin::bind();
     let proxy = start(mode, &origin, "retries = 0");
-    let mut client = proxy.connect();
-    client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut upstream = origin.accept();
-    upstream.request();
+    let (mut client, mut upstream) =
+        open(&proxy, &origin, "GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
     upstream.send(ok("first"));
     client.response("GET");
     client.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::attempt;
 use crate::exchange::client::{After, Client};
+use crate::exchange::conclusion;
 use crate::exchange::lane::{Held, Lane};
 use crate::exchange::rare::rare;
 use crate::exchange::record::{self, Outcome};
@@ -210,7 +211,8 @@ fn from_pending<'l>(
     step
 }
 
-/// What `bytes` begin with, and how many of them it took. A request that is refused takes its bytes too: the next one follows them.
+/// What `bytes` begin with, and how many of them it took. A request that is refused takes its bytes too: the next one follows them. Empty
+/// lines before it are ignored; they are taken even when no head follows yet, so that nothing is pending then.
 #[inline]
 fn read<'l>(
     lane: &'l Lane,
@@ -219,48 +221,20 @@ fn read<'l>(
     bytes: &[u8],
     request: &mut Option<Request<'l>>,
 ) -> (Result<Step, Box<Rejection>>, usize) {
-    if bytes.first() == Some(&b'\r') {
-        return read_behind_lines(lane, client, head, bytes, request);
-    }
-    read_request(lane, client, head, bytes, request)
-}
-
-/// Ignores empty lines before a request. They are taken even when no head follows yet, so that nothing is pending then.
-#[cold]
-fn read_behind_lines<'l>(
-    lane: &'l Lane,
-    client: &Client,
-    head: &mut RequestHead,
-    bytes: &[u8],
-    request: &mut Option<Request<'l>>,
-) -> (Result<Step, Box<Rejection>>, usize) {
     let lines = empty_lines(bytes);
-    match &bytes[lines..] {
-        b"" => (Ok(Step::Nothing), lines),
-        b"\r" => (Ok(Step::More), lines),
-        rest => {
-            let (step, taken) = read_request(lane, client, head, rest, request);
-            (step, lines + taken)
-        }
-    }
-}
-
-#[inline]
-fn read_request<'l>(
-    lane: &'l Lane,
-    client: &Client,
-    head: &mut RequestHead,
-    bytes: &[u8],
-    request: &mut Option<Request<'l>>,
-) -> (Result<Step, Box<Rejection>>, usize) {
-    match request::read(lane, client, head, bytes, request) {
-        Ok(Some(taken)) => (Ok(Step::Complete), taken),
-        Ok(None) => (Ok(Step::More), 0),
-        Err(rejection) => {
-            let taken = rejection.taken;
-            (Err(rejection), taken)
-        }
-    }
+    let (step, taken) = match &bytes[lines..] {
+        b"" => (Ok(Step::Nothing), 0),
+        b"\r" => (Ok(Step::More), 0),
+        rest => match request::read(lane, client, head, rest, request) {
+            Ok(Some(taken)) => (Ok(Step::Complete), taken),
+            Ok(None) => (Ok(Step::More), 0),
+            Err(rejection) => {
+                let taken = rejection.taken;
+                (Err(rejection), taken)
+            }
+        },
+    };
+    (step, lines + taken)
 }
 
 /// Goes on where no request could be read at once. Gives what becomes of the connection when none comes after all.
@@ -363,7 +337,8 @@ async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {
         persistent: rejection.persistent && !client.is_leaving(lane),
         minor: rejection.minor,
     };
-    let (after, body_bytes_sent) = attempt::send_answer(lane, client, rejection.answer, form).await;
+    let (after, body_bytes_sent) =
+        conclusion::send_answer(lane, client, rejection.answer, form).await;
     let outcome = Outcome {
         status: rejection.answer.status,
         body_bytes_sent,

@@ -41,7 +41,7 @@ const LARGE_MESSAGE_ROOM: usize = LARGE_MESSAGE_BYTES - 2 * 1024;
 const BULK_BYTES: usize = 128 * 1024;
 /// Bytes that one receive takes at most. When they are written in chunks anew they fit into another bulk buffer, which so keeps its size.
 pub const RECEIVE_BYTES_MAX: usize = BULK_BYTES - ADDED_BYTES_MAX;
-/// Message buffers, and heads of each kind, kept for the next exchange.
+/// Message buffers kept for the next exchange.
 const MESSAGES_KEPT: usize = 1024;
 /// Large message buffers kept for the next exchange.
 const LARGE_MESSAGES_KEPT: usize = 128;

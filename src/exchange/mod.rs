@@ -8,11 +8,15 @@
 
 pub mod attempt;
 pub mod client;
+pub mod conclusion;
+mod connection;
 mod download;
+mod duplex;
 #[cfg(debug_assertions)]
 pub mod fault;
 pub mod gate;
 mod hash_key;
+mod interim;
 pub mod lane;
 pub mod memory;
 pub mod pace;

@@ -24,9 +24,6 @@ use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
 
-/// Interim responses that a server may send before the final one.
-const INTERIMS_MAX: u32 = 64;
-
 /// Why an answer could not be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -53,7 +50,7 @@ pub enum Failure {
 
 impl Failure {
     /// The same when bytes had come before it.
-    fn after_bytes(self) -> Self {
+    pub(super) fn after_bytes(self) -> Self {
         match self {
             Self::NoAnswer => Self::Server(FailureKind::Closed),
             other => other,
@@ -108,7 +105,7 @@ pub struct Finish {
 
 /// What received bytes turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Received {
+pub(super) enum Received {
     /// A part of a head.
     Partial,
     /// An interim response, whose head takes so many bytes.
@@ -127,7 +124,7 @@ enum Begun {
 
 /// A complete head.
 #[derive(Clone, Copy)]
-struct Arrived<'a> {
+pub(super) struct Arrived<'a> {
     head: &'a ResponseHead,
     /// The bytes it was parsed from.
     bytes: &'a [u8],
@@ -137,7 +134,7 @@ struct Arrived<'a> {
 
 impl<'a> Arrived<'a> {
     #[inline]
-    fn new(head: &'a ResponseHead, bytes: &'a [u8]) -> Self {
+    pub(super) fn new(head: &'a ResponseHead, bytes: &'a [u8]) -> Self {
         Self {
             head,
             bytes,
@@ -190,11 +187,8 @@ impl Answering<'_> {
     ) -> impl Future<Output = Result<(), Failure>> {
         async move {
             self.start(server, start).await?;
-            if let Some(statuses) = self.unwanted_statuses
-            && statuses.contains(start.finish.status)
             // With the rest of the request's body under way, neither can wait.
-            && !self.uploading.get()
-            {
+            if self.is_unwanted(start.finish.status) && !self.uploading.get() {
                 return Err(Failure::Unwanted);
             }
             self.pass_on(server, start).await
@@ -229,76 +223,19 @@ impl Answering<'_> {
         }
     }
 
-    /// Reads up to the final head, before which `pending` has come; interim responses are passed on at once.
-    async fn start_late(
-        &self,
-        server: &Socket,
-        mut pending: Vec<u8>,
-        start: &mut Start,
-    ) -> Result<(), Failure> {
-        let mut head = ResponseHead::default();
-        let mut interims = 0;
-        loop {
-            match self.read(&mut head, &pending, start)? {
-                Received::Final => return Ok(()),
-                Received::Partial => self.receive_more(server, &mut pending).await?,
-                Received::Interim(used) => {
-                    interims += 1;
-                    if interims > INTERIMS_MAX {
-                        return Err(Failure::Server(FailureKind::BadResponse));
-                    }
-                    let out = self.interim(&head, &pending[..used]);
-                    pending.drain(..used);
-                    head.clear();
-                    if !out.is_empty() {
-                        self.send_interim(&out).await?;
-                    }
-                    self.lane.give(out);
-                    if pending.is_empty() {
-                        self.receive_more(server, &mut pending).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends an interim response. How long the client takes for it is not the server's time, which goes on afterwards.
-    async fn send_interim(&self, out: &[u8]) -> Result<(), Failure> {
-        let deadline = &self.client.deadline;
-        let left = deadline.left(Slot::Response);
-        self.interim_leaving.set(true);
-        self.send(out).await?;
-        self.interim_leaving.set(false);
-        // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
-        let ended = || (!self.uploading.get()).then_some(self.group.response_header_ticks);
-        if let Some(left) = left.or_else(ended) {
-            deadline.set(Slot::Response, left);
-        }
-        Ok(())
-    }
-
-    /// Waits for more bytes and adds them to those that are `pending`.
-    async fn receive_more(&self, server: &Socket, pending: &mut Vec<u8>) -> Result<(), Failure> {
-        let is_first = pending.is_empty();
-        loop {
-            let ready = self.readable(server).await;
-            let received = self.lane.with_scratch(|scratch| {
-                let received = ready.and_then(|()| self.receive_now(server, scratch));
-                pending.extend_from_slice(scratch);
-                received
-            });
-            // Something has come before, if only an interim response.
-            if let Some(count) = received.map_err(Failure::after_bytes)? {
-                if is_first {
-                    self.server.is_brief.set(Lane::is_brief(count));
-                }
-                return Ok(());
-            }
-        }
+    /// Whether another server is to be asked after such an answer.
+    #[inline]
+    fn is_unwanted(&self, status: u16) -> bool {
+        self.unwanted_statuses
+            .is_some_and(|statuses| statuses.contains(status))
     }
 
     /// Receives what has come; `None` when nothing has.
-    fn receive_now(&self, server: &Socket, buffer: &mut Vec<u8>) -> Result<Option<usize>, Failure> {
+    pub(super) fn receive_now(
+        &self,
+        server: &Socket,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Failure> {
         match transfer::recv_now(self.lane, server, buffer) {
             Ok(None) => Ok(None),
             Err(TransferError::Refused) => Err(self.refused()),
@@ -417,7 +354,7 @@ impl Answering<'_> {
     }
 
     /// Reads a head at the start of `bytes`; with a final one goes what has come of the body, both to `start`.
-    fn read(
+    pub(super) fn read(
         &self,
         head: &mut ResponseHead,
         bytes: &[u8],
@@ -452,7 +389,7 @@ impl Answering<'_> {
         Ok(Received::Final)
     }
 
-    fn write_head(
+    pub(super) fn write_head(
         &self,
         arrived: Arrived<'_>,
         chunked: bool,
@@ -494,16 +431,6 @@ impl Answering<'_> {
             return None;
         }
         sticky::cookie(sticky, self.traits.bond, self.index)
-    }
-
-    /// An interim response for the client (RFC 9110 section 15.2); empty for HTTP/1.0, which does not know them.
-    fn interim(&self, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
-        let mut out = self.lane.take_for(bytes.len());
-        if self.traits.minor > 0 {
-            let arrived = Arrived::new(head, bytes);
-            self.write_head(arrived, false, Persistence::Implied, &mut out);
-        }
-        out
     }
 
     /// 101: only the client's own offer can be taken up, and only when the server has the whole request (RFC 9110 section 7.8).

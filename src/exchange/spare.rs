@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::attempt;
 use super::client::{After, Client};
+use super::conclusion;
 use super::lane::{Held, Lane};
 use super::request::Request;
 use super::response::Start;
@@ -40,7 +41,7 @@ impl Spare {
             .pass_on(&self.connection.socket, &mut self.start)
             .await
         {
-            Ok(()) => attempt::finished(
+            Ok(()) => conclusion::finished(
                 lane,
                 client,
                 request,
@@ -52,9 +53,9 @@ impl Spare {
             Err(failure) => {
                 course.partial = Some(Box::new(self.start.finish));
                 let fault = Fault::Answer(failure);
-                attempt::count(lane, group, index, &fault, course.reused);
+                conclusion::count(lane, group, index, &fault, course.reused);
                 let after = fault.end().unwrap_or(After::Close);
-                attempt::ended(lane, request, server, after, course)
+                conclusion::ended(lane, request, server, after, course)
             }
         }
     }

@@ -1,0 +1,156 @@
+//! How an exchange ends: what becomes of its connections, what is counted and logged, and answers of our own.
+
+use super::client::{After, Client};
+use super::lane::Lane;
+use super::record::{self, Outcome};
+use super::request::Request;
+use super::response::{Failure, Finish};
+use super::retry::{Course, Fault};
+use super::transfer;
+use crate::http1::answer::{Answer, Form};
+use crate::net::deadline::Slot;
+use crate::upstream::group::{Group, Server};
+use crate::upstream::pool::Connection;
+
+/// After a whole answer: what becomes of both connections.
+pub(super) fn finished(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    server: &Server,
+    finish: &Finish,
+    connection: Box<Connection>,
+    course: &Course,
+) -> After {
+    let whole = request.upload.ended();
+    if finish.reusable && whole && !lane.deadlines.draining() {
+        server.pool.put(connection, lane.deadlines.now());
+    }
+    lane.counters.responses.count(finish.status);
+    let outcome = Outcome {
+        status: finish.status,
+        body_bytes_sent: finish.body_bytes,
+        server: &server.name,
+        upstream_us: finish.head_us,
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
+    // A client that asked for the close and has sent all it had sends no more: there is nothing to wait for.
+    let done = whole && !request.traits.persistent && client.pending.borrow().is_empty();
+    match (finish.tunnel.is_some(), whole, finish.persistent) {
+        (true, ..) => After::Close,
+        (false, true, true) => After::KeepAlive,
+        _ if done => After::Close,
+        _ => After::Linger,
+    }
+}
+
+/// The client's connection ends without a whole answer.
+pub(super) fn ended(
+    lane: &Lane,
+    request: &Request<'_>,
+    server: &Server,
+    after: After,
+    course: &Course,
+) -> After {
+    let got = course.partial.as_deref();
+    if let Some(got) = got {
+        lane.counters.responses.count(got.status);
+    }
+    let outcome = Outcome {
+        status: got.map_or(0, |got| got.status),
+        body_bytes_sent: got.map_or(0, |got| got.body_bytes),
+        server: &server.name,
+        upstream_us: got.map_or(0, |got| got.head_us),
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
+    after
+}
+
+/// Writes the access log.
+pub(super) fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, course: &Course) {
+    if request.record.is_some() {
+        let outcome = Outcome {
+            upstream: &request.group.name,
+            retries: course.retries,
+            reused: course.reused,
+            ..*outcome
+        };
+        record::write(
+            lane,
+            request.client,
+            request.record.as_deref(),
+            &outcome,
+            request.started,
+        );
+    }
+}
+
+/// Counts what went wrong, and tells of a server's failure. Those to connect have been told where the cause was known.
+pub(super) fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
+    if let Some(kind) = fault.of_server() {
+        lane.server(group.servers[index].id).failure(kind).inc();
+        // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
+        let idle = reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
+        let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
+        if !idle && !connects {
+            group.failed(index, kind);
+        }
+    }
+    if let Some(kind) = fault.timeout() {
+        lane.counters.timeout(kind).inc();
+    }
+}
+
+/// Answers for the servers, of which `server` was the last that was asked.
+pub(super) async fn own_answer(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    server: &str,
+    answer: Answer,
+    course: &Course,
+) -> After {
+    let traits = request.traits;
+    let form = Form {
+        json: request.wants_json(),
+        to_head: traits.to_head,
+        persistent: traits.persistent && request.upload.ended() && !client.is_leaving(lane),
+        minor: traits.minor,
+    };
+    let (after, body_bytes_sent) = send_answer(lane, client, answer, form).await;
+    let outcome = Outcome {
+        status: answer.status,
+        body_bytes_sent,
+        server,
+        ..Outcome::default()
+    };
+    log(lane, request, &outcome, course);
+    after
+}
+
+/// Sends an answer of ours. Gives what becomes of the connection, and the bytes of the answer's body.
+pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: Form) -> (After, u64) {
+    let mut out = lane.take_for(0);
+    let body_bytes = lane.with_date(|date| answer.write(form, date, &mut out));
+    lane.counters.responses.count(answer.status);
+    lane.counters.own_answers.count(answer.status);
+    lane.counters.bytes_out.add(out.len() as u64);
+    let sent = transfer::send_all(
+        lane,
+        &client.socket,
+        &out,
+        &client.deadline,
+        Slot::Response,
+        lane.timeouts.write.into(),
+    )
+    .await;
+    lane.give(out);
+    let after = match (sent, form.persistent) {
+        (Err(_), _) => After::Close,
+        (Ok(()), true) => After::KeepAlive,
+        (Ok(()), false) => After::Linger,
+    };
+    (after, body_bytes as u64)
+}

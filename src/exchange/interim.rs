@@ -1,0 +1,94 @@
+//! Interim responses (RFC 9110 section 15.2), and a final head that comes in pieces or behind them.
+
+use super::lane::Lane;
+use super::response::{Answering, Arrived, Failure, Received, Start};
+use crate::http1::forward::Persistence;
+use crate::http1::head::ResponseHead;
+use crate::net::deadline::Slot;
+use crate::net::socket::Socket;
+use crate::telemetry::counters::FailureKind;
+
+/// Interim responses that a server may send before the final one.
+const INTERIMS_MAX: u32 = 64;
+
+impl Answering<'_> {
+    /// Reads up to the final head, before which `pending` has come; interim responses are passed on at once.
+    pub(super) async fn start_late(
+        &self,
+        server: &Socket,
+        mut pending: Vec<u8>,
+        start: &mut Start,
+    ) -> Result<(), Failure> {
+        let mut head = ResponseHead::default();
+        let mut interims = 0;
+        loop {
+            match self.read(&mut head, &pending, start)? {
+                Received::Final => return Ok(()),
+                Received::Partial => self.receive_more(server, &mut pending).await?,
+                Received::Interim(used) => {
+                    interims += 1;
+                    if interims > INTERIMS_MAX {
+                        return Err(Failure::Server(FailureKind::BadResponse));
+                    }
+                    let out = self.interim(&head, &pending[..used]);
+                    pending.drain(..used);
+                    head.clear();
+                    if !out.is_empty() {
+                        self.send_interim(&out).await?;
+                    }
+                    self.lane.give(out);
+                    if pending.is_empty() {
+                        self.receive_more(server, &mut pending).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends an interim response. How long the client takes for it is not the server's time, which goes on afterwards.
+    async fn send_interim(&self, out: &[u8]) -> Result<(), Failure> {
+        let deadline = &self.client.deadline;
+        let left = deadline.left(Slot::Response);
+        let held = self.client.presence.hold();
+        self.interim_leaving.set(true);
+        self.send(out).await?;
+        self.interim_leaving.set(false);
+        self.client.presence.release(held);
+        // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
+        let ended = || (!self.uploading.get()).then_some(self.group.response_header_ticks);
+        if let Some(left) = left.or_else(ended) {
+            deadline.set(Slot::Response, left);
+        }
+        Ok(())
+    }
+
+    /// Waits for more bytes and adds them to those that are `pending`.
+    async fn receive_more(&self, server: &Socket, pending: &mut Vec<u8>) -> Result<(), Failure> {
+        let is_first = pending.is_empty();
+        loop {
+            let ready = self.readable(server).await;
+            let received = self.lane.with_scratch(|scratch| {
+                let received = ready.and_then(|()| self.receive_now(server, scratch));
+                pending.extend_from_slice(scratch);
+                received
+            });
+            // Something has come before, if only an interim response.
+            if let Some(count) = received.map_err(Failure::after_bytes)? {
+                if is_first {
+                    self.server.is_brief.set(Lane::is_brief(count));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// An interim response for the client; empty for HTTP/1.0, which does not know them.
+    fn interim(&self, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
+        let mut out = self.lane.take_for(bytes.len());
+        if self.traits.minor > 0 {
+            let arrived = Arrived::new(head, bytes);
+            self.write_head(arrived, false, Persistence::Implied, &mut out);
+        }
+        out
+    }
+}
