@@ -15,6 +15,7 @@ in_each_mode!(
     a_place_that_another_shard_frees_is_found,
     a_failed_request_frees_its_place,
     a_request_that_met_a_dead_server_waits_for_a_full_one,
+    a_request_that_a_server_dropped_waits_for_a_full_one,
     connections_are_limited_apart_from_requests,
     idle_connections_of_other_shards_make_room,
 );
@@ -279,4 +280,29 @@ fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
     assert_eq!(upstream.request().target, "/second");
     upstream.send(ok("second"));
     assert_eq!(second.response("GET").text(), "second");
+}
+
+fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
+    let [dying, other] = [Origin::bind(), Origin::bind()];
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 8\n\
+             server = [{{ address = \"{}\", max_requests = 1 }}, {{ address = \"{}\", max_requests = 1 }}]",
+            dying.address, other.address
+        ))
+        .start();
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = dying.accept();
+    assert_eq!(upstream.request().target, "/first");
+    let mut second = ask(&proxy, "/second");
+    let mut busy = other.accept();
+    assert_eq!(busy.request().target, "/second");
+    drop(upstream);
+    await_length(&proxy, 1);
+    busy.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
+    assert_eq!(busy.request().target, "/first");
+    busy.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
 }

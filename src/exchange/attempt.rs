@@ -130,19 +130,23 @@ async fn another(
         course.tried.push(index);
         group.choose(request.key, request.traits.bond, &course.tried)
     };
+    let may_retry = || {
+        // A request that never reached a server burdens the next one no more than if it had come there first.
+        let may = kind == RetryKind::Connect || group.may_retry();
+        if !may {
+            lane.counters.upstreams[group.id].retries_refused.inc();
+        }
+        may
+    };
     let next = match (next, &group.queue) {
-        // What never reached a server may wait like what has just come.
-        (Err(NoServer::AllFull), Some(queue)) if kind == RetryKind::Connect => {
+        (Ok(next), _) if may_retry() => next,
+        // A status is an answer, which need not wait for a better one.
+        (Err(NoServer::AllFull), Some(queue)) if kind != RetryKind::Status && may_retry() => {
             let waited = queue::wait(lane, client, request, queue, &course.tried).await;
             waited.ok()?
         }
-        (next, _) => next.ok()?,
+        _ => return None,
     };
-    // A request that never reached a server burdens the next one no more than if it had come there first.
-    if kind != RetryKind::Connect && !group.may_retry() {
-        lane.counters.upstreams[group.id].retries_refused.inc();
-        return None;
-    }
     Some((kind, next))
 }
 
