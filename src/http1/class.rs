@@ -45,56 +45,64 @@ const fn is_one_of(byte: u8, set: &[u8]) -> bool {
 /// Whether `bytes` is a token (RFC 9110 section 5.6.2): one or more of its characters.
 #[inline]
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && token_length(bytes) == bytes.len()
+    !bytes.is_empty() && after_token(bytes).is_empty()
 }
 
-/// How many bytes at the start of `bytes` may stand in a token.
+/// What follows the bytes at the start of `bytes` that may stand in a token.
 #[inline]
-pub fn token_length(bytes: &[u8]) -> usize {
-    let end = bytes.iter().position(|&b| CLASSES[b as usize] & TOKEN == 0);
-    end.unwrap_or(bytes.len())
+pub fn after_token(bytes: &[u8]) -> &[u8] {
+    after::<TOKEN>(bytes)
 }
 
-/// Whether every byte may stand in a request target.
+/// What follows the bytes at the start of `bytes` that may stand in a request target.
 #[inline]
-pub fn is_target(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| CLASSES[b as usize] & TARGET != 0)
+pub fn after_target(bytes: &[u8]) -> &[u8] {
+    after::<TARGET>(bytes)
 }
 
-/// How many bytes at the start of `bytes` may stand in a registered name (RFC 3986 section 3.2.2); not the comma, with which two Host
-/// values could pass for one.
+/// What follows the bytes at the start of `bytes` that may stand in a registered name (RFC 3986 section 3.2.2); not the comma, with
+/// which two Host values could pass for one.
 #[inline]
-pub fn name_length(bytes: &[u8]) -> usize {
-    let end = bytes.iter().position(|&b| CLASSES[b as usize] & NAME == 0);
-    end.unwrap_or(bytes.len())
+pub fn after_name(bytes: &[u8]) -> &[u8] {
+    after::<NAME>(bytes)
+}
+
+/// What follows the bytes of a class that `bytes` begin with.
+#[inline]
+fn after<const CLASS: u8>(mut bytes: &[u8]) -> &[u8] {
+    let is_other = |&b: &u8| CLASSES[b as usize] & CLASS == 0;
+    // Eight have one look at the end in common, and no loop.
+    while let Some(chunk) = bytes.first_chunk::<8>() {
+        match chunk.iter().position(is_other) {
+            Some(end) => return &bytes[end..],
+            None => bytes = &bytes[chunk.len()..],
+        }
+    }
+    let end = bytes.iter().position(is_other).unwrap_or(bytes.len());
+    &bytes[end..]
 }
 
 /// Whether every byte may stand in a field value (RFC 9110 section 5.5): visible, space, tab or above 0x7f.
 #[inline]
 pub fn is_field_value(bytes: &[u8]) -> bool {
-    value_length(bytes) == bytes.len()
+    after_value(bytes).is_empty()
 }
 
-/// How many bytes at the start of `bytes` may stand in a field value.
+/// What follows the bytes at the start of `bytes` that may stand in a field value.
 #[inline]
-pub fn value_length(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(chunk) = bytes[at..].first_chunk() {
+pub fn after_value(mut bytes: &[u8]) -> &[u8] {
+    while let Some(chunk) = bytes.first_chunk() {
         let controls = controls(u64::from_le_bytes(*chunk));
         if controls == 0 {
-            at += chunk.len();
+            bytes = &bytes[chunk.len()..];
             continue;
         }
-        at += controls.trailing_zeros() as usize / 8;
-        if bytes[at] != b'\t' {
-            return at;
+        match &bytes[controls.trailing_zeros() as usize / 8..] {
+            [b'\t', rest @ ..] => bytes = rest,
+            rest => return rest,
         }
-        at += 1;
     }
-    let end = bytes[at..]
-        .iter()
-        .position(|&b| CLASSES[b as usize] & VALUE == 0);
-    end.map_or(bytes.len(), |end| at + end)
+    after::<VALUE>(bytes)
 }
 
 /// Marks the bytes below 0x20 and those that are 0x7f by their highest bit. The lowest mark is right; those above it may be false.
@@ -110,16 +118,40 @@ const fn controls(word: u64) -> u64 {
 
 /// Without the optional white space around it (RFC 9110 section 5.6.3: space and tab only).
 #[inline]
-pub fn trim(mut bytes: &[u8]) -> &[u8] {
+pub fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(trim_start(bytes))
+}
+
+/// Without the optional white space before it.
+#[inline]
+pub fn trim_start(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [b' ', rest @ ..] if !matches!(rest, [b' ' | b'\t', ..]) => rest,
+        [b' ' | b'\t', ..] => trim_more_start(bytes),
+        _ => bytes,
+    }
+}
+
+/// More than the one space that nearly all fields have.
+#[cold]
+fn trim_more_start(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
-    trim_end(bytes)
+    bytes
 }
 
 /// Without the optional white space behind it.
 #[inline]
-pub fn trim_end(mut bytes: &[u8]) -> &[u8] {
+pub fn trim_end(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [.., b' ' | b'\t'] => trim_some_end(bytes),
+        _ => bytes,
+    }
+}
+
+#[cold]
+fn trim_some_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
@@ -138,7 +170,7 @@ mod tests {
                 value[place] = byte;
                 let expected = byte == b'\t' || byte >= 0x20 && byte != 0x7f;
                 assert_eq!(
-                    value_length(&value),
+                    value.len() - after_value(&value).len(),
                     if expected { value.len() } else { place },
                     "byte {byte:#x} at {place}"
                 );

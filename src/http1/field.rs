@@ -35,6 +35,17 @@ pub enum Name {
     Other,
 }
 
+/// What a name of `N` bytes can only be, how the RFCs write that, and whether it is written so.
+#[inline]
+fn candidate<const N: usize>(
+    name: Name,
+    text: &'static [u8; N],
+    bytes: &[u8],
+) -> (Name, &'static [u8], bool) {
+    // With a length that the compiler knows a comparison is a few instructions and no call.
+    (name, text, bytes == text)
+}
+
 impl Name {
     /// Recognises a name without regard to case.
     #[inline]
@@ -43,44 +54,45 @@ impl Name {
         let Some(&first) = bytes.first() else {
             return Self::Other;
         };
-        let (candidate, text): (Self, &[u8]) = match (bytes.len(), first | 0x20) {
-            (2, b't') => (Self::Te, b"TE"),
-            (3, b'v') => (Self::Via, b"Via"),
-            (4, b'h') => (Self::Host, b"Host"),
-            (4, b'd') => (Self::Date, b"Date"),
-            (6, b'a') => (Self::Accept, b"Accept"),
-            (6, b'c') => (Self::Cookie, b"Cookie"),
-            (6, b'e') => (Self::Expect, b"Expect"),
-            (7, b'r') => (Self::Referer, b"Referer"),
-            (7, b't') => (Self::Trailer, b"Trailer"),
-            (7, b'u') => (Self::Upgrade, b"Upgrade"),
-            (9, b'f') => (Self::Forwarded, b"Forwarded"),
-            (9, b'x') => (Self::XRealIp, b"X-Real-IP"),
-            (10, b'c') => (Self::Connection, b"Connection"),
-            (10, b'k') => (Self::KeepAlive, b"Keep-Alive"),
-            (10, b'u') => (Self::UserAgent, b"User-Agent"),
-            (11, b'x') => (Self::XServedBy, b"X-Served-By"),
-            (14, b'c') => (Self::ContentLength, b"Content-Length"),
-            (15, b'x') => (Self::XForwardedFor, b"X-Forwarded-For"),
-            (16, b'x') => (Self::XForwardedHost, b"X-Forwarded-Host"),
-            (16, b'p') => (Self::ProxyConnection, b"Proxy-Connection"),
-            (17, b't') => (Self::TransferEncoding, b"Transfer-Encoding"),
-            (17, b'x') => (Self::XForwardedProto, b"X-Forwarded-Proto"),
-            (18, b'p') => (Self::ProxyAuthenticate, b"Proxy-Authenticate"),
-            (19, b'p') => (Self::ProxyAuthorization, b"Proxy-Authorization"),
+        let (candidate, text, is_exact) = match (bytes.len(), first | 0x20) {
+            (2, b't') => candidate(Self::Te, b"TE", bytes),
+            (3, b'v') => candidate(Self::Via, b"Via", bytes),
+            (4, b'h') => candidate(Self::Host, b"Host", bytes),
+            (4, b'd') => candidate(Self::Date, b"Date", bytes),
+            (6, b'a') => candidate(Self::Accept, b"Accept", bytes),
+            (6, b'c') => candidate(Self::Cookie, b"Cookie", bytes),
+            (6, b'e') => candidate(Self::Expect, b"Expect", bytes),
+            (7, b'r') => candidate(Self::Referer, b"Referer", bytes),
+            (7, b't') => candidate(Self::Trailer, b"Trailer", bytes),
+            (7, b'u') => candidate(Self::Upgrade, b"Upgrade", bytes),
+            (9, b'f') => candidate(Self::Forwarded, b"Forwarded", bytes),
+            (9, b'x') => candidate(Self::XRealIp, b"X-Real-IP", bytes),
+            (10, b'c') => candidate(Self::Connection, b"Connection", bytes),
+            (10, b'k') => candidate(Self::KeepAlive, b"Keep-Alive", bytes),
+            (10, b'u') => candidate(Self::UserAgent, b"User-Agent", bytes),
+            (11, b'x') => candidate(Self::XServedBy, b"X-Served-By", bytes),
+            (14, b'c') => candidate(Self::ContentLength, b"Content-Length", bytes),
+            (15, b'x') => candidate(Self::XForwardedFor, b"X-Forwarded-For", bytes),
+            (16, b'x') => candidate(Self::XForwardedHost, b"X-Forwarded-Host", bytes),
+            (16, b'p') => candidate(Self::ProxyConnection, b"Proxy-Connection", bytes),
+            (17, b't') => candidate(Self::TransferEncoding, b"Transfer-Encoding", bytes),
+            (17, b'x') => candidate(Self::XForwardedProto, b"X-Forwarded-Proto", bytes),
+            (18, b'p') => candidate(Self::ProxyAuthenticate, b"Proxy-Authenticate", bytes),
+            (19, b'p') => candidate(Self::ProxyAuthorization, b"Proxy-Authorization", bytes),
             _ => return Self::Other,
         };
-        // Nearly all senders write a name as the RFCs do or in lower case.
-        if bytes == text || bytes.eq_ignore_ascii_case(text) {
-            candidate
-        } else {
-            Self::unlike(bytes, text)
+        if is_exact {
+            return candidate;
         }
+        candidate.written_as(bytes, text)
     }
 
-    /// A name of the same length as `text` that differs from it.
-    #[cold]
-    fn unlike(bytes: &[u8], text: &[u8]) -> Self {
+    /// This name when `bytes` are `text` in other case; they have the same length.
+    #[inline(never)] // its loops would keep registers busy that every field needs
+    fn written_as(self, bytes: &[u8], text: &[u8]) -> Self {
+        if bytes.eq_ignore_ascii_case(text) {
+            return self;
+        }
         let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
         if bytes.iter().zip(text).all(same) {
             Self::Lookalike

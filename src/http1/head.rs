@@ -3,7 +3,9 @@
 //! Parsing goes line by line and resumes where the last complete line ended, so that a head which trickles in costs no more than one that
 //! comes whole. Parts are kept as spans of the received bytes; nothing is copied.
 
-use super::class::{is_field_value, is_target, is_token, token_length, trim_end, value_length};
+use super::class::{
+    after_target, after_token, after_value, is_field_value, is_token, trim_end, trim_start,
+};
 use super::field::{Field, Fields, Name, Span};
 use super::refusal::Refusal;
 
@@ -16,6 +18,14 @@ pub struct Limits {
     pub fields: usize,
     /// Bytes of a request target.
     pub target_bytes: usize,
+}
+
+impl Limits {
+    /// Those of the bytes that may belong to a head.
+    #[inline]
+    fn window<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[..bytes.len().min(self.head_bytes)]
+    }
 }
 
 /// How far a head has come.
@@ -39,10 +49,24 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// The next complete line without its CRLF, or `None` when more bytes are needed.
+    /// Nothing has been looked at.
+    const fn is_new(&self) -> bool {
+        self.searched == 0
+    }
+
+    /// The start line takes so many bytes with its end.
     #[inline]
+    const fn start(&mut self, length: usize) {
+        *self = Self {
+            next: length,
+            searched: length,
+            started: true,
+        };
+    }
+
+    /// The next complete line without its CRLF, or `None` when more bytes are needed.
     fn line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Span>, Refusal> {
-        let window = &bytes[..bytes.len().min(limits.head_bytes)];
+        let window = limits.window(bytes);
         let Some(found) = memchr::memchr(b'\n', &window[self.searched..]) else {
             return self.unfinished(window, limits).map(|_| None);
         };
@@ -64,54 +88,32 @@ impl Cursor {
         limits: &Limits,
         fields: &mut Fields,
     ) -> Result<Progress, Refusal> {
-        let window = &bytes[..bytes.len().min(limits.head_bytes)];
+        let window = limits.window(bytes);
         // A line that trickles in is read when its end has come, not at each of its bytes.
         let is_new = self.searched <= self.next;
         if !is_new && memchr::memchr(b'\n', &window[self.searched..]).is_none() {
             return self.unfinished(window, limits);
         }
-        while !window[self.next..].starts_with(b"\r\n") {
-            match self.field(window, fields) {
-                Ok(()) if fields.len() > limits.fields => return Err(Refusal::TooManyFields),
-                Ok(()) => {}
+        let mut rest = &window[self.next..];
+        while !rest.starts_with(b"\r\n") {
+            match read_field(rest, window.len()) {
+                Ok((field, next)) => {
+                    fields.push(field);
+                    rest = next;
+                }
                 // A line is judged when its end has come, however it came.
-                Err(_) if memchr::memchr(b'\n', &window[self.next..]).is_none() => {
+                Err(_) if memchr::memchr(b'\n', rest).is_none() => {
+                    self.next = window.len() - rest.len();
                     return self.unfinished(window, limits);
                 }
                 Err(refusal) => return Err(refusal),
             }
+            if fields.len() > limits.fields {
+                return Err(Refusal::TooManyFields);
+            }
         }
-        self.next += 2;
+        self.next = window.len() - rest.len() + 2;
         Ok(Progress::Complete(self.next))
-    }
-
-    /// Parses a field line (RFC 9112 section 5). What is wrong with a line without its end may be just that.
-    #[inline]
-    fn field(&mut self, window: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
-        let text = &window[self.next..];
-        let colon = token_length(text);
-        if colon == 0 || text.get(colon) != Some(&b':') {
-            return Err(no_field(text, colon));
-        }
-        let mut begin = colon + 1;
-        while matches!(text.get(begin), Some(b' ' | b'\t')) {
-            begin += 1;
-        }
-        let end = begin + value_length(&text[begin..]);
-        match text[end..] {
-            [b'\r', b'\n', ..] => {}
-            [b'\r', ..] => return Err(Refusal::BareCr),
-            [b'\n', ..] => return Err(Refusal::BareLf),
-            _ => return Err(Refusal::FieldValue),
-        }
-        let value_end = begin + trim_end(&text[begin..end]).len();
-        fields.push(Field {
-            kind: Name::of(&text[..colon]),
-            name: Span::new(self.next, self.next + colon),
-            value: Span::new(self.next + begin, self.next + value_end),
-        });
-        self.next += end + 2;
-        Ok(())
     }
 
     /// The next line has not come whole.
@@ -126,10 +128,37 @@ impl Cursor {
     }
 }
 
-/// What is wrong with a line that does not begin with a name and a colon but with a token of `token` bytes.
+/// Reads a field line (RFC 9112 section 5) from `text`, the rest of a head of which `end` bytes have come. Gives what follows it. What is
+/// wrong with a line without its end may be just that.
+#[inline]
+fn read_field(text: &[u8], end: usize) -> Result<(Field, &[u8]), Refusal> {
+    let after_token = after_token(text);
+    let name = &text[..text.len() - after_token.len()];
+    let ([b':', after_name @ ..], false) = (after_token, name.is_empty()) else {
+        return Err(no_field(text));
+    };
+    let value = trim_start(after_name);
+    let after_value = after_value(value);
+    let next = match after_value {
+        [b'\r', b'\n', next @ ..] => next,
+        [b'\r', ..] => return Err(Refusal::BareCr),
+        [b'\n', ..] => return Err(Refusal::BareLf),
+        _ => return Err(Refusal::FieldValue),
+    };
+    let trimmed = trim_end(&value[..value.len() - after_value.len()]);
+    let (start, value_start) = (end - text.len(), end - value.len());
+    let field = Field {
+        kind: Name::of(name),
+        name: Span::new(start, start + name.len()),
+        value: Span::new(value_start, value_start + trimmed.len()),
+    };
+    Ok((field, next))
+}
+
+/// What is wrong with a line that does not begin with a token and a colon.
 #[cold]
-fn no_field(text: &[u8], token: usize) -> Refusal {
-    match (text.first(), text.get(token)) {
+fn no_field(text: &[u8]) -> Refusal {
+    match (text.first(), after_token(text).first()) {
         (Some(b' ' | b'\t'), _) => Refusal::Folding,
         (_, Some(b'\n')) => Refusal::BareLf,
         _ => Refusal::FieldName,
@@ -153,17 +182,7 @@ pub fn empty_lines(bytes: &[u8]) -> usize {
 }
 
 /// The version of a message: `HTTP/1.` and a digit, of which only 0 makes a difference.
-#[inline]
 fn minor_version(version: &[u8]) -> Result<u8, Refusal> {
-    // Compared whole, and not byte by byte together with the rarer ones.
-    if version == b"HTTP/1.1" {
-        return Ok(1);
-    }
-    rare_version(version)
-}
-
-#[cold]
-fn rare_version(version: &[u8]) -> Result<u8, Refusal> {
     match version {
         b"HTTP/1.0" => Ok(0),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
@@ -207,18 +226,43 @@ impl RequestHead {
     /// what had been read of it stands: the method tells whether the answer may have content. [`empty_lines`] are no part of it.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
-        if !self.cursor.started {
-            let Some(line) = self
-                .cursor
-                .line(bytes, limits)
-                .map_err(|refusal| self.too_large(refusal))?
-            else {
-                return self.unfinished_start(bytes, limits);
-            };
-            self.request_line(line, bytes, limits)?;
-            self.cursor.started = true;
+        let started = self.cursor.started
+            || self.cursor.is_new() && self.usual_line(limits.window(bytes), limits).is_some();
+        if !started && self.any_line(bytes, limits)? == Progress::Partial {
+            return Ok(Progress::Partial);
         }
         self.cursor.fields(bytes, limits, &mut self.fields)
+    }
+
+    /// Reads a request line as nearly all are, in one pass. `None` when it is another, or has not come whole.
+    #[inline]
+    fn usual_line(&mut self, window: &[u8], limits: &Limits) -> Option<()> {
+        let after_method = after_token(window);
+        let target = after_method.strip_prefix(b" ")?;
+        let after_target = after_target(target);
+        let fields = after_target.strip_prefix(b" HTTP/1.1\r\n")?;
+        let method_bytes = window.len() - after_method.len();
+        let target_bytes = target.len() - after_target.len();
+        if method_bytes == 0 || target_bytes == 0 || target_bytes > limits.target_bytes {
+            return None;
+        }
+        self.method = Span::new(0, method_bytes);
+        self.target = Span::new(method_bytes + 1, method_bytes + 1 + target_bytes);
+        self.minor = 1;
+        self.cursor.start(window.len() - fields.len());
+        Some(())
+    }
+
+    /// Reads any request line when it has come whole.
+    #[cold]
+    fn any_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        let line = self.cursor.line(bytes, limits);
+        let Some(line) = line.map_err(|refusal| self.too_large(refusal))? else {
+            return self.unfinished_start(bytes, limits);
+        };
+        self.request_line(line, bytes, limits)?;
+        self.cursor.started = true;
+        Ok(Progress::Complete(self.cursor.next))
     }
 
     /// A request line that fills the whole limit is a long target.
@@ -249,10 +293,9 @@ impl RequestHead {
     }
 
     /// `method SP request-target SP HTTP-version` (RFC 9112 section 3).
-    #[inline]
     fn request_line(&mut self, line: Span, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
         let text = line.of(bytes);
-        let method_end = token_length(text);
+        let method_end = text.len() - after_token(text).len();
         if method_end == 0 || text.get(method_end) != Some(&b' ') {
             return Err(if text.contains(&b' ') {
                 Refusal::Method
@@ -261,18 +304,14 @@ impl RequestHead {
             });
         }
         let rest = &text[method_end + 1..];
-        let (target, minor) = if let Some(target) = rest.strip_suffix(b" HTTP/1.1") {
-            (target, Ok(1))
-        } else {
-            let end = memchr::memrchr(b' ', rest).ok_or(Refusal::RequestLine)?;
-            (&rest[..end], minor_version(&rest[end + 1..]))
-        };
+        let end = memchr::memrchr(b' ', rest).ok_or(Refusal::RequestLine)?;
+        let (target, minor) = (&rest[..end], minor_version(&rest[end + 1..]));
         let start = line.start as usize;
         self.method = Span::new(start, start + method_end);
         if target.len() > limits.target_bytes {
             return Err(Refusal::TargetTooLong);
         }
-        if target.is_empty() || !is_target(target) {
+        if target.is_empty() || !after_target(target).is_empty() {
             return Err(Refusal::Target);
         }
         self.minor = minor?;
@@ -280,6 +319,15 @@ impl RequestHead {
         self.target = Span::new(target_start, target_start + target.len());
         Ok(())
     }
+}
+
+/// 100 to 999.
+#[inline]
+fn status_code(digits: [u8; 3]) -> Option<u16> {
+    let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] = digits else {
+        return None;
+    };
+    Some(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
 }
 
 /// A response's head. One value is used again for response after response.
@@ -306,41 +354,61 @@ impl ResponseHead {
     /// Parses as much of the head as `bytes` hold. Call again with the same bytes and more until it is complete.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
-        if !self.cursor.started {
-            let Some(line) = self.cursor.line(bytes, limits)? else {
-                let begins_well = bytes.iter().zip(b"HTTP/").all(|(a, b)| a == b);
-                return if begins_well {
-                    Ok(Progress::Partial)
-                } else {
-                    Err(Refusal::StatusLine)
-                };
-            };
-            self.status_line(line, bytes)?;
-            self.cursor.started = true;
+        let started = self.cursor.started
+            || self.cursor.is_new() && self.usual_line(limits.window(bytes)).is_some();
+        if !started && self.any_line(bytes, limits)? == Progress::Partial {
+            return Ok(Progress::Partial);
         }
         self.cursor.fields(bytes, limits, &mut self.fields)
     }
 
-    /// `HTTP-version SP status-code [SP reason-phrase]` (RFC 9112 section 4; some servers leave the second space off with the phrase).
+    /// Reads a status line as nearly all are, in one pass. `None` when it is another, or has not come whole.
     #[inline]
+    fn usual_line(&mut self, window: &[u8]) -> Option<()> {
+        let (status, reason) = window.strip_prefix(b"HTTP/1.1 ")?.split_first_chunk()?;
+        let status = status_code(*status)?;
+        let reason = reason.strip_prefix(b" ")?;
+        let after_reason = after_value(reason);
+        let fields = after_reason.strip_prefix(b"\r\n")?;
+        self.minor = 1;
+        self.status = status;
+        self.reason = Span::new(
+            window.len() - reason.len(),
+            window.len() - after_reason.len(),
+        );
+        self.cursor.start(window.len() - fields.len());
+        Some(())
+    }
+
+    /// Reads any status line when it has come whole.
+    #[cold]
+    fn any_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
+        let Some(line) = self.cursor.line(bytes, limits)? else {
+            let begins_well = bytes.iter().zip(b"HTTP/").all(|(a, b)| a == b);
+            return if begins_well {
+                Ok(Progress::Partial)
+            } else {
+                Err(Refusal::StatusLine)
+            };
+        };
+        self.status_line(line, bytes)?;
+        self.cursor.started = true;
+        Ok(Progress::Complete(self.cursor.next))
+    }
+
+    /// `HTTP-version SP status-code [SP reason-phrase]` (RFC 9112 section 4; some servers leave the second space off with the phrase).
     fn status_line(&mut self, line: Span, bytes: &[u8]) -> Result<(), Refusal> {
         let text = line.of(bytes);
         let (version, rest) = text.split_at_checked(8).ok_or(Refusal::StatusLine)?;
         self.minor = minor_version(version)?;
-        let [
-            b' ',
-            a @ b'1'..=b'9',
-            b @ b'0'..=b'9',
-            c @ b'0'..=b'9',
-            reason @ ..,
-        ] = rest
-        else {
+        let [b' ', a, b, c, reason @ ..] = rest else {
             return Err(Refusal::StatusLine);
         };
+        let status = status_code([*a, *b, *c]).ok_or(Refusal::StatusLine)?;
         if !matches!(reason.first(), None | Some(b' ')) || !is_field_value(reason) {
             return Err(Refusal::StatusLine);
         }
-        self.status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+        self.status = status;
         let end = (line.start + line.len) as usize;
         self.reason = Span::new(end - reason.len().saturating_sub(1), end);
         Ok(())

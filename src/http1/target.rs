@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::class::name_length;
+use super::class::after_name;
 use super::refusal::Refusal;
 
 /// A request target, taken apart.
@@ -76,24 +76,23 @@ pub fn path_of(path_and_query: &[u8]) -> &[u8] {
 
 /// Whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2). An empty one is: a URI without authority has it.
 pub fn is_authority(value: &[u8]) -> bool {
-    let Some(host) = host_length(value) else {
-        return false;
-    };
-    match &value[host..] {
-        [] => true,
-        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+    match after_host(value) {
+        Some([]) => true,
+        Some([b':', port @ ..]) => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,
     }
 }
 
-/// How many bytes at the start of `value` are its host: a name, or an address in brackets.
-fn host_length(value: &[u8]) -> Option<usize> {
+/// What follows the host that `value` begins with: a name, or an address in brackets.
+fn after_host(value: &[u8]) -> Option<&[u8]> {
     let [b'[', rest @ ..] = value else {
-        return Some(name_length(value));
+        return Some(after_name(value));
     };
     let end = rest.iter().position(|b| *b == b']')?;
+    let (address, rest) = rest.split_at(end);
     let is_address_byte = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-    (end > 0 && rest[..end].iter().all(is_address_byte)).then_some(end + 2)
+    let is_address = end > 0 && address.iter().all(is_address_byte);
+    is_address.then(|| &rest[1..])
 }
 
 /// The host of an authority, its port left off; brackets of an IPv6 address are kept.
