@@ -124,17 +124,7 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
 
 /// Without the optional white space before it.
 #[inline]
-pub fn trim_start(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [b' ', rest @ ..] if !matches!(rest, [b' ' | b'\t', ..]) => rest,
-        [b' ' | b'\t', ..] => trim_more_start(bytes),
-        _ => bytes,
-    }
-}
-
-/// More than the one space that nearly all fields have.
-#[cold]
-fn trim_more_start(mut bytes: &[u8]) -> &[u8] {
+pub fn trim_start(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
@@ -143,15 +133,7 @@ fn trim_more_start(mut bytes: &[u8]) -> &[u8] {
 
 /// Without the optional white space behind it.
 #[inline]
-pub fn trim_end(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [.., b' ' | b'\t'] => trim_some_end(bytes),
-        _ => bytes,
-    }
-}
-
-#[cold]
-fn trim_some_end(mut bytes: &[u8]) -> &[u8] {
+pub fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }

@@ -1,6 +1,6 @@
 //! Field names that the proxy itself acts on, and where a field's parts stand.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// A field that the proxy acts on, or [`Name::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +168,16 @@ pub struct Field {
     pub name: Span,
     /// Where the value stands, white space around it left off.
     pub value: Span,
+    /// The line reads `name: value` without any other white space, as we write it.
+    pub is_plain: bool,
+}
+
+impl Field {
+    /// Where a plain line stands, with its end.
+    #[inline]
+    pub const fn line(&self) -> Range<usize> {
+        self.name.start as usize..(self.value.start + self.value.len) as usize + 2
+    }
 }
 
 /// The fields of a head in the order they came, and which names are among them.

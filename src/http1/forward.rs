@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::body::Coding;
 use super::class::trim;
 use super::client::AddressText;
-use super::field::{Field, Name, Span, list};
+use super::field::{Field, Fields, Name, Span, list};
 use super::framing::{Options, connection_names};
 use super::head::{RequestHead, ResponseHead};
 
@@ -64,18 +64,19 @@ impl Request<'_> {
     /// Writes the head that goes to the upstream. Gives the place of the Host value in `out`.
     pub fn write(&self, disclosure: Disclosure, out: &mut Vec<u8>) -> std::ops::Range<usize> {
         let (head, bytes) = (self.head, self.bytes);
-        out.extend_from_slice(head.method.of(bytes));
-        out.push(b' ');
+        let method_and_space = Span {
+            len: head.method.len + 1,
+            ..head.method
+        };
+        out.extend_from_slice(method_and_space.of(bytes));
         out.extend_from_slice(self.path_and_query);
         out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
         let host = out.len()..out.len() + self.upstream_host.len();
         out.extend_from_slice(self.upstream_host);
         out.extend_from_slice(b"\r\n");
-        for field in &head.fields {
-            if self.passes(field, disclosure) {
-                write_field(field.name.of(bytes), field.value.of(bytes), out);
-            }
-        }
+        write_fields(&head.fields, bytes, out, |field| {
+            self.passes(field, disclosure)
+        });
         if self.coding != Coding::Identity {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
@@ -240,9 +241,11 @@ impl Request<'_> {
 
     /// Whether the client takes trailer fields (RFC 9110 section 10.1.4).
     fn te_trailers(&self) -> bool {
-        self.received(Name::Te)
-            .flat_map(list)
-            .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+        self.head.fields.has(Name::Te)
+            && self
+                .received(Name::Te)
+                .flat_map(list)
+                .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
     }
 }
 
@@ -289,14 +292,14 @@ impl Response<'_> {
         write_status_line(head.status, head.reason.of(bytes), out);
         let mut dated = head.status < 200;
         let mut measured = false;
-        for field in head.fields.iter().filter(|field| self.passes(field)) {
-            // An upstream may state its length twice; we must not (RFC 9110 section 5.3).
-            if field.kind == Name::ContentLength && std::mem::replace(&mut measured, true) {
-                continue;
+        write_fields(&head.fields, bytes, out, |field| {
+            if !self.passes(field) {
+                return false;
             }
             dated |= field.kind == Name::Date;
-            write_field(field.name.of(bytes), field.value.of(bytes), out);
-        }
+            // An upstream may state its length twice; we must not (RFC 9110 section 5.3).
+            field.kind != Name::ContentLength || !std::mem::replace(&mut measured, true)
+        });
         if !dated {
             out.extend_from_slice(b"Date: ");
             out.extend_from_slice(self.date);
@@ -360,6 +363,32 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&line);
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes those of the received fields that pass. Plain lines that stand side by side go on in one piece.
+#[inline]
+fn write_fields(
+    fields: &Fields,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+    mut passes: impl FnMut(&Field) -> bool,
+) {
+    let mut piece = 0..0;
+    for field in fields.iter().filter(|field| passes(field)) {
+        let line = field.line();
+        if field.is_plain && line.start == piece.end {
+            piece.end = line.end;
+            continue;
+        }
+        out.extend_from_slice(&bytes[piece]);
+        if field.is_plain {
+            piece = line;
+        } else {
+            piece = 0..0;
+            write_field(field.name.of(bytes), field.value.of(bytes), out);
+        }
+    }
+    out.extend_from_slice(&bytes[piece]);
 }
 
 /// `name: value` and the line's end.
@@ -470,6 +499,15 @@ mod tests {
             "Trailer: c|Transfer-Encoding: chunked|"
         );
         assert_eq!(trailer(Coding::Chunked), "Transfer-Encoding: chunked|");
+    }
+
+    #[test]
+    fn lines_go_on_as_one_writes_them_whatever_stands_between_them() {
+        let fields = "A: 1\r\nb: 2\r\nC:3\r\nD: 4 \r\nE:  5\r\nF:\r\nG: \r\nH: 6\r\nKeep-Alive: 1\r\nI: 7\r\nJ:\t8\r\nK: 9\r\n";
+        assert_eq!(
+            request(fields, false, NONE, Coding::Identity),
+            "A: 1|b: 2|C: 3|D: 4|E: 5|F: |G: |H: 6|I: 7|J: 8|K: 9|"
+        );
     }
 
     #[test]

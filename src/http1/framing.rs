@@ -175,23 +175,29 @@ pub fn options(fields: &Fields, bytes: &[u8]) -> Options {
 fn named_options(fields: &Fields, bytes: &[u8]) -> Options {
     let mut options = Options::default();
     for field in fields.named(Name::Connection) {
-        for option in list(field.value.of(bytes)) {
-            if option.eq_ignore_ascii_case(b"close") {
-                options.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                options.keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                options.upgrade = true;
-            } else if !option.eq_ignore_ascii_case(b"te") {
-                // TE never travels on, so naming it changes nothing.
-                options.names_fields = true;
-            }
+        match field.value.of(bytes) {
+            // Most say just this.
+            b"keep-alive" => options.keep_alive = true,
+            value => list(value).for_each(|option| options.add(option)),
         }
     }
     options
 }
 
 impl Options {
+    fn add(&mut self, option: &[u8]) {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        } else if !option.eq_ignore_ascii_case(b"te") {
+            // TE never travels on, so naming it changes nothing.
+            self.names_fields = true;
+        }
+    }
+
     /// Whether the connection may carry another message (RFC 9112 section 9.3).
     pub const fn persistent(self, minor: u8) -> bool {
         !self.close && (minor > 0 || self.keep_alive)

@@ -137,7 +137,10 @@ fn read_field(text: &[u8], end: usize) -> Result<(Field, &[u8]), Refusal> {
     let ([b':', after_name @ ..], false) = (after_token, name.is_empty()) else {
         return Err(no_field(text));
     };
-    let value = trim_start(after_name);
+    let (value, one_space) = match after_name {
+        [b' ', value @ ..] if !matches!(value, [b' ' | b'\t', ..]) => (value, true),
+        _ => (trim_start(after_name), false),
+    };
     let after_value = after_value(value);
     let next = match after_value {
         [b'\r', b'\n', next @ ..] => next,
@@ -145,12 +148,17 @@ fn read_field(text: &[u8], end: usize) -> Result<(Field, &[u8]), Refusal> {
         [b'\n', ..] => return Err(Refusal::BareLf),
         _ => return Err(Refusal::FieldValue),
     };
-    let trimmed = trim_end(&value[..value.len() - after_value.len()]);
+    let value_bytes = &value[..value.len() - after_value.len()];
+    let (trimmed, is_plain) = match value_bytes {
+        [.., b' ' | b'\t'] => (trim_end(value_bytes), false),
+        _ => (value_bytes, one_space),
+    };
     let (start, value_start) = (end - text.len(), end - value.len());
     let field = Field {
         kind: Name::of(name),
         name: Span::new(start, start + name.len()),
         value: Span::new(value_start, value_start + trimmed.len()),
+        is_plain,
     };
     Ok((field, next))
 }
