@@ -63,17 +63,22 @@ impl BufferPool {
     /// Gives a buffer back. One that has grown, and one too many, is freed.
     #[inline]
     pub fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() != self.capacity {
-            return;
-        }
         let mut free = self.free.borrow_mut();
-        if free.len() < self.free_max {
+        if buffer.capacity() == self.capacity && free.len() < self.free_max {
             buffer.clear();
             free.push(buffer);
         } else {
+            self.discard(buffer);
+        }
+    }
+
+    #[cold]
+    fn discard(&self, buffer: Vec<u8>) {
+        if buffer.capacity() == self.capacity {
             // Another may be made in its place.
             self.allowed.set(self.allowed.get().saturating_add(1));
         }
+        drop(buffer);
     }
 }
 
