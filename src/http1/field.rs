@@ -155,7 +155,14 @@ impl Span {
     /// The bytes it names in `bytes`.
     #[inline]
     pub fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.start as usize..(self.start + self.len) as usize]
+        &bytes[self.start as usize..self.end()]
+    }
+
+    /// Offset of the byte behind it.
+    #[inline]
+    pub const fn end(self) -> usize {
+        // Not added up as they are: so that the compiler sees that it is no less than the start.
+        self.start as usize + self.len as usize
     }
 }
 
@@ -176,7 +183,7 @@ impl Field {
     /// Where a plain line stands, with its end.
     #[inline]
     pub const fn line(&self) -> Range<usize> {
-        self.name.start as usize..(self.value.start + self.value.len) as usize + 2
+        self.name.start as usize..self.value.end() + 2
     }
 }
 

@@ -82,11 +82,18 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
     })
 }
 
-/// One `chunked` and nothing else; a coding before it is one that we cannot take off.
+/// One `chunked` and nothing else.
 fn chunked(value: &[u8]) -> Result<bool, Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
-        return Ok(true);
+        Ok(true)
+    } else {
+        Err(refused_coding(value))
     }
+}
+
+/// What is wrong with another coding than `chunked`; one before it is one that we cannot take off.
+#[cold]
+fn refused_coding(value: &[u8]) -> Refusal {
     let ends_chunked = list(value)
         .last()
         .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
@@ -105,11 +112,11 @@ fn chunked(value: &[u8]) -> Result<bool, Refusal> {
         .iter()
         .any(|name| coding.eq_ignore_ascii_case(name))
     });
-    Err(if ends_chunked && times == 1 && known {
+    if ends_chunked && times == 1 && known {
         Refusal::TransferCodingUnknown
     } else {
         Refusal::TransferEncoding
-    })
+    }
 }
 
 /// The framing of a request's body (RFC 9112 section 6.3).

@@ -185,8 +185,11 @@ pub fn trailer_fields(bytes: &[u8], limits: &Limits) -> Result<Fields, Refusal> 
 /// Bytes of the empty lines that `bytes` begin with. Before a request line they are to be ignored (RFC 9112 section 2.2).
 #[inline]
 pub fn empty_lines(bytes: &[u8]) -> usize {
-    let lines = bytes.chunks_exact(2).take_while(|line| line == b"\r\n");
-    lines.count() * 2
+    let mut rest = bytes;
+    while let [b'\r', b'\n', next @ ..] = rest {
+        rest = next;
+    }
+    bytes.len() - rest.len()
 }
 
 /// The version of a message: `HTTP/1.` and a digit, of which only 0 makes a difference.
@@ -417,7 +420,7 @@ impl ResponseHead {
             return Err(Refusal::StatusLine);
         }
         self.status = status;
-        let end = (line.start + line.len) as usize;
+        let end = line.end();
         self.reason = Span::new(end - reason.len().saturating_sub(1), end);
         Ok(())
     }
