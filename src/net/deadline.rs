@@ -308,12 +308,16 @@ impl<F: Future> Future for Guard<'_, F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        // What has come counts, even when it came late.
+        if let Poll::Ready(waited) = this.wait.poll(cx) {
+            return Poll::Ready(Ok(waited));
+        }
         let fired = this.deadline.entry(|entry| {
             entry.register(cx);
             entry.fired & *this.mask
         });
         match fired {
-            0 => this.wait.poll(cx).map(Ok),
+            0 => Poll::Pending,
             fired if fired & DRAIN != 0 => Poll::Ready(Err(Interrupt::Drain)),
             _ => Poll::Ready(Err(Interrupt::Overdue)),
         }
