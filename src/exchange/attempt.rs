@@ -237,18 +237,16 @@ fn attempt(
         connection.count_request();
         request.set_host(server);
         counters.bytes_out.add(request.outgoing.len() as u64);
-        let outgoing = std::mem::take(&mut request.outgoing);
-        let (sent, outgoing) = transfer::send_queued(
+        // Kept for another attempt.
+        let sent = transfer::send_queued(
             lane,
             &connection.socket,
-            outgoing,
+            &mut request.outgoing,
             &client.deadline,
             Slot::Response,
             lane.timeouts.write.into(),
         )
         .await;
-        // Kept for another attempt.
-        request.outgoing = outgoing;
         if let Err(TransferError::Overdue) = sent {
             return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
         }

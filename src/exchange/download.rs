@@ -20,16 +20,17 @@ impl Answering<'_> {
         async move {
             self.client.presence.answered();
             self.lane.counters.bytes_out.add(start.out.len() as u64);
-            let (sent, out) = transfer::send_queued(
+            let sent = transfer::send_queued(
                 self.lane,
                 &self.client.socket,
-                std::mem::take(&mut start.out),
+                &mut start.out,
                 &self.client.deadline,
                 Slot::Response,
                 self.patience(),
             )
             .await;
-            self.lane.give(out);
+            self.client.deadline.clear(Slot::Response);
+            self.lane.give(std::mem::take(&mut start.out));
             sent.map_err(client_failure)?;
             if !start.reader.ended() {
                 rare(self.body(server, start)).await?;

@@ -264,9 +264,8 @@ impl Answering<'_> {
         start: &mut Start,
     ) -> impl Future<Output = Result<Option<Begun>, Failure>> {
         async move {
-            let buffer = self.lane.take_for(0);
-            let receiving = pin!(server.recv_queued(buffer));
-            let (received, buffer) = self.wait(receiving).await?;
+            let mut buffer = self.lane.take_for(0);
+            let received = self.wait(pin!(server.recv_queued(&mut buffer))).await?;
             let begun = match transfer::received(self.lane, received) {
                 Ok(None) => Ok(None),
                 Err(TransferError::Refused) => Err(self.refused()),
@@ -336,21 +335,15 @@ impl Answering<'_> {
         &self,
         wait: Pin<&mut F>,
     ) -> impl Future<Output = Result<F::Output, Failure>> {
-        async move {
-            let deadline = &self.client.deadline;
-            let mut wait = pin!(deadline.guard(Slot::Response, wait));
-            poll_fn(|cx| match wait.as_mut().poll(cx) {
-                Poll::Ready(Ok(waited)) => Poll::Ready(Ok(waited)),
-                Poll::Ready(Err(_)) => {
-                    Poll::Ready(Err(Failure::Server(FailureKind::ResponseTimeout)))
-                }
-                Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
-                    Poll::Ready(Err(Failure::ClientGone))
-                }
-                Poll::Pending => Poll::Pending,
-            })
-            .await
-        }
+        let mut wait = self.client.deadline.guard(Slot::Response, wait);
+        poll_fn(move |cx| match Pin::new(&mut wait).poll(cx) {
+            Poll::Ready(Ok(waited)) => Poll::Ready(Ok(waited)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Server(FailureKind::ResponseTimeout))),
+            Poll::Pending if self.client.presence.is_gone(self.lane, self.client) => {
+                Poll::Ready(Err(Failure::ClientGone))
+            }
+            Poll::Pending => Poll::Pending,
+        })
     }
 
     /// Reads a head at the start of `bytes`; with a final one goes what has come of the body, both to `start`.

@@ -1,7 +1,6 @@
 //! Moving bytes to and from a socket under a deadline.
 
 use std::io;
-use std::pin::pin;
 
 use super::lane::{Lane, RECEIVE_BYTES_MAX};
 use super::pace::{Pace, TooSlow};
@@ -84,42 +83,34 @@ pub async fn send_all(
 }
 
 /// Sends all of `buffer`, together with what other tasks send in this loop turn where a ring allows it: peers that are woken in quick
-/// succession sleep less in between. Gives the buffer back, but not when the peer was overdue while the kernel had it.
+/// succession sleep less in between. The buffer is lost when the peer is overdue while the kernel has it. The slot's deadline is free
+/// to be set when this has gone well, and may still be set.
 #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
 #[inline]
 pub fn send_queued<'x>(
     lane: &'x Lane,
     socket: &'x Socket,
-    buffer: Vec<u8>,
+    buffer: &'x mut Vec<u8>,
     deadline: &'x Deadline,
     slot: Slot,
     patience: Patience<'x>,
-) -> impl Future<Output = (Result<(), TransferError>, Vec<u8>)> {
+) -> impl Future<Output = Result<(), TransferError>> {
     async move {
-        if !lane.on_ring {
-            let sent = send_all(lane, socket, &buffer, deadline, slot, patience).await;
-            return (sent, buffer);
-        }
-        deadline.set(slot, patience.stall);
-        // Its place is free again when it is over.
-        let sent = {
-            let sending = pin!(socket.send_queued(buffer));
-            deadline.guard(slot, sending).await
+        let sent = if lane.on_ring {
+            deadline.set(slot, patience.stall);
+            deadline.guard(slot, socket.send_queued(buffer)).await?
+        } else {
+            socket.try_send(buffer)
         };
-        let Ok((sent, buffer)) = sent else {
-            return (Err(TransferError::Overdue), Vec::new());
-        };
-        deadline.clear(slot);
-        let sent = match sent {
+        match sent {
             Ok(sent) if sent == buffer.len() => Ok(()),
             sent => {
                 rare(send_rest(
-                    lane, socket, &buffer, sent, deadline, slot, patience,
+                    lane, socket, buffer, sent, deadline, slot, patience,
                 ))
                 .await
             }
-        };
-        (sent, buffer)
+        }
     }
 }
 

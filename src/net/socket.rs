@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -105,29 +105,25 @@ impl Socket {
     }
 
     /// Queues `buffer` for sending with the other sends of this loop turn and waits until the kernel has taken what it can of it. Gives the
-    /// number of bytes and the buffer. When dropped, the kernel keeps the buffer, and how much was sent is not known.
-    pub fn send_queued(
-        &self,
-        buffer: Vec<u8>,
-    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + '_ {
+    /// number of bytes. When dropped, the kernel keeps the bytes, `buffer` stays empty, and how much was sent is not known.
+    pub fn send_queued(&self, buffer: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>> {
         async move {
             self.begin_wait();
-            let sent = self.alias().write(buffer).await;
+            let (sent, bytes) = self.alias().write(mem::take(buffer)).await;
+            *buffer = bytes;
             self.end_wait();
             sent
         }
     }
 
     /// Receives into `buffer`, which must be empty, and waits until something has come. Gives the number of bytes, 0 at the end of the
-    /// stream, and the buffer. One operation of a ring does what waiting for readiness and receiving take an operation and a system call
-    /// for. When dropped, bytes that came meanwhile are lost: the connection is of no use then.
-    pub fn recv_queued(
-        &self,
-        buffer: Vec<u8>,
-    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + '_ {
+    /// stream. One operation of a ring does what waiting for readiness and receiving take an operation and a system call for. When
+    /// dropped, bytes that came meanwhile are lost, and `buffer` with them: the connection is of no use then.
+    pub fn recv_queued(&self, buffer: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>> {
         async move {
             self.begin_wait();
-            let received = self.alias().read(buffer).await;
+            let (received, bytes) = self.alias().read(mem::take(buffer)).await;
+            *buffer = bytes;
             self.end_wait();
             received
         }
