@@ -45,7 +45,16 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
         client
             .deadline
             .set(Slot::Request, lane.timeouts.client_header);
-        while idle(&client).await {
+        loop {
+            // Waits for the first byte of a request.
+            let readable = client.socket.readable();
+            let begun = match client.deadline.guard_idle(readable).await {
+                Ok(ready) => ready.is_ok(),
+                Err(why) => rare(begins_late(&client, why)).await,
+            };
+            if !begun {
+                break;
+            }
             // The active part is large; an idle connection must not hold the room for it.
             // It is written to its place: moved into a box, it would be copied whole, with all that is not yet set.
             let active = Box::write(Box::new_uninit(), active(&lane, &client));
@@ -62,14 +71,13 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
     }
 }
 
-/// Waits for the first byte of a request. False when none comes: the connection is at its end, or the process drains.
-async fn idle(client: &Client) -> bool {
-    match client.deadline.guard_idle(client.socket.readable()).await {
-        Ok(ready) => ready.is_ok(),
-        Err(Interrupt::Overdue) => false,
-        // A request that has arrived is served, and a client that has just been accepted may send its first one.
-        Err(Interrupt::Drain) if client.requests.get() > 0 => client.socket.peek() == Peek::Bytes,
-        Err(Interrupt::Drain) => {
+/// Whether a request begins after all: not when none came in time; but when the process drains, one that has arrived is served, and a
+/// client that has just been accepted may send its first one.
+async fn begins_late(client: &Client, why: Interrupt) -> bool {
+    match why {
+        Interrupt::Overdue => false,
+        Interrupt::Drain if client.requests.get() > 0 => client.socket.peek() == Peek::Bytes,
+        Interrupt::Drain => {
             client.deadline.set(Slot::Request, DRAIN_GRACE.into());
             let ready = client
                 .deadline
