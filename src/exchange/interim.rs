@@ -12,13 +12,13 @@ use crate::telemetry::counters::FailureKind;
 const INTERIMS_MAX: u32 = 64;
 
 impl Answering<'_> {
-    /// Reads up to the final head, before which `pending` has come; interim responses are passed on at once.
+    /// Reads up to the final head, before which [`Start::out`] has come; interim responses are passed on at once.
     pub(super) async fn start_late(
         &self,
         server: &Socket,
-        mut pending: Vec<u8>,
         start: &mut Start,
     ) -> Result<(), Failure> {
+        let mut pending = std::mem::take(&mut start.out);
         let mut head = ResponseHead::default();
         let mut interims = 0;
         loop {

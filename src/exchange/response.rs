@@ -67,7 +67,7 @@ impl From<Refusal> for Failure {
 /// A final response that has begun.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// The head for the client and what has come of the body.
+    /// The head for the client and what has come of the body. Before a whole final head has come, what is to be read again.
     pub(super) out: Vec<u8>,
     pub(super) reader: Reader,
     pub(super) coding: Coding,
@@ -114,12 +114,15 @@ pub(super) enum Received {
     Final,
 }
 
-/// What an answer's first bytes turned out to be.
+/// What has come of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
+    /// Nothing yet.
+    Nothing,
+    /// A part of a head or an interim response; [`Start::out`] holds it.
+    Early,
     /// The final response.
     Final,
-    /// A part of a head or an interim response.
-    Early(Vec<u8>),
 }
 
 /// A complete head.
@@ -186,40 +189,24 @@ impl Answering<'_> {
         start: &mut Start,
     ) -> impl Future<Output = Result<(), Failure>> {
         async move {
-            self.start(server, start).await?;
+            // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
+            let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
+                self.receive_ahead(server, start).await?
+            } else {
+                Begun::Nothing
+            };
+            while begun == Begun::Nothing {
+                self.readable(server).await?;
+                begun = self.receive(server, start)?;
+            }
+            if begun == Begun::Early {
+                rare(self.start_late(server, start)).await?;
+            }
             // With the rest of the request's body under way, neither can wait.
             if self.is_unwanted(start.finish.status) && !self.uploading.get() {
                 return Err(Failure::Unwanted);
             }
             self.pass_on(server, start).await
-        }
-    }
-
-    /// Waits for the final head.
-    #[inline]
-    fn start(
-        &self,
-        server: &Socket,
-        start: &mut Start,
-    ) -> impl Future<Output = Result<(), Failure>> {
-        async move {
-            // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
-            let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
-                self.receive_ahead(server, start).await?
-            } else {
-                None
-            };
-            loop {
-                match begun {
-                    Some(Begun::Final) => return Ok(()),
-                    Some(Begun::Early(bytes)) => {
-                        return rare(self.start_late(server, bytes, start)).await;
-                    }
-                    None => {}
-                }
-                self.readable(server).await?;
-                begun = self.receive(server, start)?;
-            }
         }
     }
 
@@ -248,12 +235,12 @@ impl Answering<'_> {
     }
 
     /// Reads the answer's first bytes, if they have come.
-    fn receive(&self, server: &Socket, start: &mut Start) -> Result<Option<Begun>, Failure> {
+    fn receive(&self, server: &Socket, start: &mut Start) -> Result<Begun, Failure> {
         self.lane.with_scratch(|scratch| {
             if self.receive_now(server, scratch)?.is_none() {
-                return Ok(None);
+                return Ok(Begun::Nothing);
             }
-            self.begin(scratch, start).map(Some)
+            self.begin(scratch, start)
         })
     }
 
@@ -262,21 +249,21 @@ impl Answering<'_> {
         &self,
         server: &Socket,
         start: &mut Start,
-    ) -> impl Future<Output = Result<Option<Begun>, Failure>> {
+    ) -> impl Future<Output = Result<Begun, Failure>> {
         async move {
             let mut buffer = self.lane.take_for(0);
             let received = self.wait(pin!(server.recv_queued(&mut buffer))).await?;
             let begun = match transfer::received(self.lane, received) {
-                Ok(None) => Ok(None),
+                Ok(None) => Ok(Begun::Nothing),
                 Err(TransferError::Refused) => Err(self.refused()),
                 Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
                 // Memory may have become short meanwhile, and the buffer that receives take turns with small.
                 Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
-                    self.receive_behind(&buffer, server, start).map(Some)
+                    self.receive_behind(&buffer, server, start)
                 }
                 Ok(Some(count)) => {
                     self.lane.server(self.server.id).bytes_in.add(count as u64);
-                    self.begin(&buffer, start).map(Some)
+                    self.begin(&buffer, start)
                 }
             };
             self.lane.give(buffer);
@@ -304,7 +291,7 @@ impl Answering<'_> {
             let counters = self.lane.server(self.server.id);
             counters.bytes_in.add(scratch.len() as u64);
             let begun = self.begin(scratch, start)?;
-            let is_whole = matches!(begun, Begun::Final) && start.reader.ended();
+            let is_whole = begun == Begun::Final && start.reader.ended();
             // An error is told once: to the next receive, a reset connection looks like one that has ended well.
             if behind.is_err() && !is_whole {
                 return Err(Failure::Server(FailureKind::Closed));
@@ -318,10 +305,11 @@ impl Answering<'_> {
     fn begin(&self, bytes: &[u8], start: &mut Start) -> Result<Begun, Failure> {
         self.server.is_brief.set(Lane::is_brief(bytes.len()));
         let received = self.read(&mut self.lane.response_head(), bytes, start)?;
-        Ok(match received {
-            Received::Final => Begun::Final,
-            Received::Partial | Received::Interim(_) => Begun::Early(bytes.to_vec()),
-        })
+        if received == Received::Final {
+            return Ok(Begun::Final);
+        }
+        start.out = bytes.to_vec();
+        Ok(Begun::Early)
     }
 
     /// Waits until something has come from the server.
