@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 /// Buffers of one size, last in first out, so that the next one taken is the one whose memory is still in the cache.
 #[derive(Debug)]
 pub struct BufferPool {
+    /// It never grows.
     free: RefCell<Vec<Vec<u8>>>,
     capacity: usize,
-    free_max: usize,
     /// Buffers that may still be made.
     allowed: Cell<u64>,
 }
@@ -21,7 +21,6 @@ impl BufferPool {
         Self {
             free: RefCell::new(Vec::with_capacity(free_max)),
             capacity,
-            free_max,
             allowed: Cell::new(u64::MAX),
         }
     }
@@ -64,7 +63,7 @@ impl BufferPool {
     #[inline]
     pub fn give(&self, mut buffer: Vec<u8>) {
         let mut free = self.free.borrow_mut();
-        if buffer.capacity() == self.capacity && free.len() < self.free_max {
+        if buffer.capacity() == self.capacity && free.len() < free.capacity() {
             buffer.clear();
             free.push(buffer);
         } else {
