@@ -4,6 +4,7 @@
 //! a second and wakes the tasks that are late. Nothing is cancelled and nothing is allocated for it.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
 use std::pin::Pin;
@@ -69,25 +70,30 @@ pub enum Slot {
     Response = 1,
 }
 
-/// Set in [`Entry::fired`] when the process drains.
+/// Set in [`Entry::flags`] when the process drains.
 const DRAIN: u8 = 1 << 7;
+/// Set in [`Entry::flags`] when the task's waker is there.
+const REGISTERED: u8 = 1 << 6;
 /// No deadline.
 const NEVER: u32 = u32::MAX;
+/// Entries of a page: as many as an 8-bit index reaches, which so needs no check.
+const PAGE_ENTRIES: usize = 1 << u8::BITS;
 
-#[derive(Debug)]
 struct Entry {
-    waker: Option<Waker>,
+    waker: Cell<Option<Waker>>,
     /// The task's socket, for [`Deadlines::descriptors`].
-    fd: Option<RawFd>,
-    due: [u32; 2],
-    /// One bit a slot, and [`DRAIN`].
-    fired: u8,
+    fd: Cell<Option<RawFd>>,
+    due: [Cell<u32>; 2],
+    /// One bit a slot whose deadline has passed, [`REGISTERED`], and [`DRAIN`].
+    flags: Cell<u8>,
 }
 
-/// All deadlines of one shard, in one piece of memory that the sweeper reads from end to end.
-#[derive(Debug, Default)]
+type Page = [Entry; PAGE_ENTRIES];
+
+/// All deadlines of one shard, in a few pieces of memory that the sweeper reads from end to end and that never move.
+#[derive(Default)]
 pub struct Deadlines {
-    entries: RefCell<Vec<Entry>>,
+    pages: RefCell<Vec<Rc<Page>>>,
     free: RefCell<Vec<u32>>,
     /// Tasks that wait for the next turn.
     pausing: RefCell<Vec<u32>>,
@@ -119,94 +125,124 @@ impl Deadlines {
     pub fn sweep(&self, ticks: u32) {
         let now = self.now.get().saturating_add(ticks);
         self.now.set(now);
-        for entry in self.entries.borrow_mut().iter_mut() {
+        for entry in self.pages.borrow().iter().flat_map(|page| page.iter()) {
             // Nearly all are neither due: one comparison each.
-            if entry.due[0] <= now || entry.due[1] <= now {
-                for slot in 0..2 {
-                    if entry.due[slot] <= now {
-                        entry.due[slot] = NEVER;
-                        entry.fired |= 1 << slot;
+            if entry.due.iter().any(|due| due.get() <= now) {
+                for (slot, due) in entry.due.iter().enumerate() {
+                    if due.get() <= now {
+                        due.set(NEVER);
+                        entry.flag(1 << slot);
                     }
                 }
                 entry.wake();
             }
         }
-        let entries = self.entries.borrow();
+        let pages = self.pages.borrow();
         for index in self.pausing.borrow_mut().drain(..) {
-            entries[index as usize].wake();
+            pages[index as usize / PAGE_ENTRIES][index as usize % PAGE_ENTRIES].wake();
         }
     }
 
     /// The sockets of all tasks, for when the shard has died and its tasks never run again.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        self.entries
-            .borrow()
-            .iter()
-            .filter_map(|entry| entry.fd)
-            .collect()
+        let pages = self.pages.borrow();
+        let entries = pages.iter().flat_map(|page| page.iter());
+        entries.filter_map(|entry| entry.fd.get()).collect()
     }
 
     /// Tells every task that the process drains.
     pub fn drain(&self) {
         self.draining.set(true);
-        for entry in self.entries.borrow_mut().iter_mut() {
-            entry.fired |= DRAIN;
+        for entry in self.pages.borrow().iter().flat_map(|page| page.iter()) {
+            entry.flag(DRAIN);
             entry.wake();
         }
+    }
+
+    /// Makes room for more tasks. Gives the first of the new places.
+    #[cold]
+    fn grow(&self) -> u32 {
+        let mut pages = self.pages.borrow_mut();
+        let first = (pages.len() * PAGE_ENTRIES) as u32;
+        pages.push(Rc::new(std::array::from_fn(|_| Entry::unused())));
+        let others = first + 1..first + PAGE_ENTRIES as u32;
+        self.free.borrow_mut().extend(others.rev());
+        first
     }
 }
 
 impl Entry {
+    const fn unused() -> Self {
+        Self {
+            waker: Cell::new(None),
+            fd: Cell::new(None),
+            due: [const { Cell::new(NEVER) }; 2],
+            flags: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn flag(&self, flag: u8) {
+        self.flags.set(self.flags.get() | flag);
+    }
+
+    #[inline]
+    fn set_due(&self, slot: Slot, due: u32) {
+        self.due[slot as usize].set(due);
+        self.flags.set(self.flags.get() & !(1 << slot as u8));
+    }
+
     /// All waits of a connection are one task's, so its first waker is good for all.
     #[inline]
-    fn register(&mut self, cx: &Context<'_>) {
-        if self.waker.is_none() {
-            self.waker = Some(cx.waker().clone());
+    fn register(&self, cx: &Context<'_>) {
+        if self.flags.get() & REGISTERED == 0 {
+            self.waker.set(Some(cx.waker().clone()));
+            self.flag(REGISTERED);
         }
     }
 
     fn wake(&self) {
-        if let Some(waker) = &self.waker {
+        let waker = self.waker.take();
+        if let Some(waker) = &waker {
             waker.wake_by_ref();
         }
+        self.waker.set(waker);
     }
 }
 
 /// The deadlines of one task.
-#[derive(Debug)]
 pub struct Deadline {
     all: Rc<Deadlines>,
+    page: Rc<Page>,
     index: u32,
+}
+
+impl fmt::Debug for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let due = self.entry().due.each_ref().map(Cell::get);
+        f.debug_struct("Deadline").field("due", &due).finish()
+    }
 }
 
 impl Deadline {
     /// Registers a task, and its socket where it has one. The task is the one that first waits.
     pub fn new(all: &Rc<Deadlines>, fd: Option<RawFd>) -> Self {
-        let fired = if all.draining.get() { DRAIN } else { 0 };
-        let entry = Entry {
-            waker: None,
-            fd,
-            due: [NEVER; 2],
-            fired,
-        };
-        let mut entries = all.entries.borrow_mut();
-        let index = if let Some(index) = all.free.borrow_mut().pop() {
-            entries[index as usize] = entry;
-            index
-        } else {
-            entries.push(entry);
-            (entries.len() - 1) as u32
-        };
-        Self {
+        let free = all.free.borrow_mut().pop();
+        let index = free.unwrap_or_else(|| all.grow());
+        let deadline = Self {
             all: Rc::clone(all),
+            page: Rc::clone(&all.pages.borrow()[index as usize / PAGE_ENTRIES]),
             index,
-        }
+        };
+        let entry = deadline.entry();
+        entry.fd.set(fd);
+        entry.flags.set(if all.draining.get() { DRAIN } else { 0 });
+        deadline
     }
 
     #[inline]
-    fn entry<R>(&self, f: impl FnOnce(&mut Entry) -> R) -> R {
-        // A registered index stays inside of the vector, which never shrinks.
-        f(&mut self.all.entries.borrow_mut()[self.index as usize])
+    fn entry(&self) -> &Entry {
+        &self.page[usize::from(self.index as u8)]
     }
 
     /// The present tick of the shard's clock.
@@ -219,24 +255,18 @@ impl Deadline {
     pub fn set(&self, slot: Slot, after: Ticks) {
         // One tick more: the present one is already partly over.
         let due = self.all.now.get().saturating_add(after.0).saturating_add(1);
-        self.entry(|entry| {
-            entry.due[slot as usize] = due;
-            entry.fired &= !(1 << slot as u8);
-        });
+        self.entry().set_due(slot, due);
     }
 
     /// Takes the slot's deadline away.
     #[inline]
     pub fn clear(&self, slot: Slot) {
-        self.entry(|entry| {
-            entry.due[slot as usize] = NEVER;
-            entry.fired &= !(1 << slot as u8);
-        });
+        self.entry().set_due(slot, NEVER);
     }
 
     /// How much of the slot's time is left, when it has a deadline.
     pub fn left(&self, slot: Slot) -> Option<Ticks> {
-        let due = self.entry(|entry| entry.due[slot as usize]);
+        let due = self.entry().due[slot as usize].get();
         // The tick that `set` adds.
         (due != NEVER).then(|| Ticks(due.saturating_sub(self.all.now.get()).saturating_sub(1)))
     }
@@ -265,7 +295,7 @@ impl Deadline {
 
     /// Whether the slot's deadline has passed since it was set.
     pub fn is_overdue(&self, slot: Slot) -> bool {
-        self.entry(|entry| entry.fired & 1 << slot as u8 != 0)
+        self.entry().flags.get() & 1 << slot as u8 != 0
     }
 
     /// Waits for the sweeper's next turn: for what tells nobody when it is worth another try. Needs no slot, for another of the task's
@@ -274,7 +304,7 @@ impl Deadline {
         let since = self.now();
         self.all.pausing.borrow_mut().push(self.index);
         poll_fn(|cx| {
-            self.entry(|entry| entry.register(cx));
+            self.entry().register(cx);
             if self.now() == since {
                 Poll::Pending
             } else {
@@ -312,11 +342,9 @@ impl<F: Future> Future for Guard<'_, F> {
         if let Poll::Ready(waited) = this.wait.poll(cx) {
             return Poll::Ready(Ok(waited));
         }
-        let fired = this.deadline.entry(|entry| {
-            entry.register(cx);
-            entry.fired & *this.mask
-        });
-        match fired {
+        let entry = this.deadline.entry();
+        entry.register(cx);
+        match entry.flags.get() & *this.mask {
             0 => Poll::Pending,
             fired if fired & DRAIN != 0 => Poll::Ready(Err(Interrupt::Drain)),
             _ => Poll::Ready(Err(Interrupt::Overdue)),
@@ -326,14 +354,10 @@ impl<F: Future> Future for Guard<'_, F> {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.entry(|entry| {
-            *entry = Entry {
-                waker: None,
-                fd: None,
-                due: [NEVER; 2],
-                fired: 0,
-            }
-        });
+        let entry = self.entry();
+        entry.waker.take();
+        entry.fd.take();
+        entry.due.iter().for_each(|due| due.set(NEVER));
         self.all.free.borrow_mut().push(self.index);
     }
 }
@@ -394,7 +418,7 @@ mod tests {
             (second.index, second.is_overdue(Slot::Response)),
             (0, false)
         );
-        assert_eq!(all.entries.borrow().len(), 1);
+        assert_eq!(all.pages.borrow().len(), 1);
     }
 
     #[test]
