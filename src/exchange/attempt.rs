@@ -244,7 +244,7 @@ fn attempt(
             &mut request.outgoing,
             &client.deadline,
             Slot::Response,
-            lane.timeouts.write.into(),
+            lane.timeouts.write,
         )
         .await;
         if let Err(TransferError::Overdue) = sent {
@@ -322,7 +322,7 @@ fn set_aside(
             connection,
         }));
     }
-    if start.finish.status > 0 {
+    if start.has_begun() {
         course.partial = Some(Box::new(start.finish));
     }
     fault

@@ -12,7 +12,7 @@ use crate::telemetry::counters::{FailureKind, TimeoutKind};
 impl Answering<'_> {
     /// Passes on an answer that has begun.
     #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
-    pub fn pass_on(
+    pub(super) fn pass_on(
         &self,
         server: &Socket,
         start: &mut Start,

@@ -80,6 +80,11 @@ impl Start {
         self.reader.ended() && self.finish.reusable
     }
 
+    /// Whether the final head has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.finish.status > 0
+    }
+
     /// The buffer of an answer that nobody gets.
     pub fn into_buffer(self) -> Vec<u8> {
         self.out
@@ -182,17 +187,20 @@ pub struct Answering<'x> {
 impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
     ///
-    /// The answer is written to `start`, which is the caller's: it is too large to be handed on from function to function.
+    /// The answer is written to `start`, which is the caller's: it is too large to be handed on from function to function. One that has
+    /// begun, and was put aside, goes on from there.
     pub fn run(
         &self,
         server: &Socket,
         start: &mut Start,
     ) -> impl Future<Output = Result<(), Failure>> {
         async move {
-            // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
-            let mut begun = if self.server.is_brief.get() && self.lane.receives_ahead() {
+            let mut begun = if start.has_begun() {
+                Begun::Final
+            } else if self.server.is_brief.get() && self.lane.receives_ahead() {
                 self.receive_ahead(server, start).await?
             } else {
+                // A long answer is received at once and in one piece by a call that has a large buffer, which a wait must not hold.
                 Begun::Nothing
             };
             while begun == Begun::Nothing {

@@ -38,7 +38,7 @@ impl Spare {
         let answering = attempt::answering(lane, client, request, index, Instant::now());
         client.presence.begin(lane, client);
         match answering
-            .pass_on(&self.connection.socket, &mut self.start)
+            .run(&self.connection.socket, &mut self.start)
             .await
         {
             Ok(()) => conclusion::finished(

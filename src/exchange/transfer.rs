@@ -93,9 +93,10 @@ pub fn send_queued<'x>(
     buffer: &'x mut Vec<u8>,
     deadline: &'x Deadline,
     slot: Slot,
-    patience: Patience<'x>,
+    patience: impl Into<Patience<'x>>,
 ) -> impl Future<Output = Result<(), TransferError>> {
     async move {
+        let patience = patience.into();
         let sent = if lane.on_ring {
             deadline.set(slot, patience.stall);
             deadline.guard(slot, socket.send_queued(buffer)).await?
