@@ -243,7 +243,6 @@ fn attempt(
             &connection.socket,
             &mut request.outgoing,
             &client.deadline,
-            Slot::Response,
             lane.timeouts.write,
         )
         .await;

@@ -25,7 +25,6 @@ impl Answering<'_> {
                 &self.client.socket,
                 &mut start.out,
                 &self.client.deadline,
-                Slot::Response,
                 self.patience(),
             )
             .await;

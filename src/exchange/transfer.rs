@@ -83,8 +83,8 @@ pub async fn send_all(
 }
 
 /// Sends all of `buffer`, together with what other tasks send in this loop turn where a ring allows it: peers that are woken in quick
-/// succession sleep less in between. The buffer is lost when the peer is overdue while the kernel has it. The slot's deadline is free
-/// to be set when this has gone well, and may still be set.
+/// succession sleep less in between. The buffer is lost when the peer is overdue while the kernel has it. The deadline is that of the
+/// response slot, which may still be set afterwards.
 #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
 #[inline]
 pub fn send_queued<'x>(
@@ -92,14 +92,14 @@ pub fn send_queued<'x>(
     socket: &'x Socket,
     buffer: &'x mut Vec<u8>,
     deadline: &'x Deadline,
-    slot: Slot,
     patience: impl Into<Patience<'x>>,
 ) -> impl Future<Output = Result<(), TransferError>> {
+    const SLOT: Slot = Slot::Response;
+    let patience = patience.into();
     async move {
-        let patience = patience.into();
         let sent = if lane.on_ring {
-            deadline.set(slot, patience.stall);
-            deadline.guard(slot, socket.send_queued(buffer)).await?
+            deadline.set(SLOT, patience.stall);
+            deadline.guard(SLOT, socket.send_queued(buffer)).await?
         } else {
             socket.try_send(buffer)
         };
@@ -107,7 +107,7 @@ pub fn send_queued<'x>(
             Ok(sent) if sent == buffer.len() => Ok(()),
             sent => {
                 rare(send_rest(
-                    lane, socket, buffer, sent, deadline, slot, patience,
+                    lane, socket, buffer, sent, deadline, SLOT, patience,
                 ))
                 .await
             }
