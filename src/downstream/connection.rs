@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use crate::exchange::attempt;
 use crate::exchange::client::{After, Client};
 use crate::exchange::conclusion;
-use crate::exchange::lane::{Held, Lane};
+use crate::exchange::lane::{Held, Lane, RECEIVE_BYTES_MAX};
 use crate::exchange::rare::rare;
 use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
-use crate::exchange::transfer;
+use crate::exchange::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
 use crate::http1::head::{RequestHead, empty_lines};
 use crate::net::deadline::{Interrupt, Slot, Ticks};
@@ -47,8 +47,14 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             .set(Slot::Request, lane.timeouts.client_header);
         loop {
             // Waits for the first byte of a request.
-            let readable = client.socket.readable();
-            let begun = match client.deadline.guard_idle(readable).await {
+            let ready = if hears_of_arrivals(&lane, &client) {
+                let arrival = client.deadline.arrival();
+                client.deadline.guard_idle(arrival).await.map(Ok)
+            } else {
+                let readable = client.socket.readable();
+                client.deadline.guard_idle(readable).await
+            };
+            let begun = match ready {
                 Ok(ready) => ready.is_ok(),
                 Err(why) => rare(begins_late(&client, why)).await,
             };
@@ -85,6 +91,19 @@ async fn begins_late(client: &Client, why: Interrupt) -> bool {
             matches!(ready.await, Ok(Ok(())))
         }
     }
+}
+
+/// Whether what the client sends next is told of as an arrival. It is entered after its first request: many send no second one.
+#[inline]
+fn hears_of_arrivals(lane: &Lane, client: &Client) -> bool {
+    let Some(arrivals) = lane.arrivals.get() else {
+        return false;
+    };
+    if client.drained.get() && !client.entered.get() {
+        let entered = arrivals.enter(&client.socket, &client.deadline);
+        client.entered.set(entered.is_ok());
+    }
+    client.drained.get() && client.entered.get()
 }
 
 /// Counts what ended a connection with nothing to do.
@@ -187,10 +206,10 @@ fn first<'l>(
         return from_pending(lane, client, &mut head, request);
     }
     lane.with_scratch(|scratch| {
-        match transfer::recv_now(lane, &client.socket, scratch) {
+        match receive(lane, client, scratch) {
             Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
             Ok(None) => return Ok(Step::Nothing),
-            Ok(Some(count)) => lane.counters.bytes_in.add(count as u64),
+            Ok(Some(_)) => {}
         }
         let (step, taken) = read(lane, client, &mut head, scratch, request);
         if taken < scratch.len() {
@@ -298,7 +317,7 @@ async fn rest<'l>(
                 return Ok(Step::Nothing);
             }
         }
-        if !receive(lane, client) {
+        if !receive_more(lane, client) {
             return Ok(Step::Gone);
         }
         match from_pending(lane, client, &mut head, request)? {
@@ -309,16 +328,28 @@ async fn rest<'l>(
 }
 
 /// Adds what is there to what is pending. False when the connection is at its end.
-fn receive(lane: &Lane, client: &Client) -> bool {
+fn receive_more(lane: &Lane, client: &Client) -> bool {
     let mut pending = client.pending.borrow_mut();
     pending.reserve(HEAD_STEP_BYTES);
-    match transfer::recv_now(lane, &client.socket, &mut pending) {
-        Ok(Some(0)) | Err(_) => false,
-        Ok(received) => {
-            lane.counters.bytes_in.add(received.unwrap_or(0) as u64);
-            true
-        }
+    !matches!(receive(lane, client, &mut pending), Ok(Some(0)) | Err(_))
+}
+
+/// Receives what is there, as [`transfer::recv_now`] does, and remembers whether that was all.
+#[inline]
+fn receive(
+    lane: &Lane,
+    client: &Client,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<usize>, TransferError> {
+    let room = buffer.spare_capacity_mut().len().min(RECEIVE_BYTES_MAX);
+    let received = transfer::recv_now(lane, &client.socket, buffer);
+    if let Ok(Some(count)) = received {
+        lane.counters.bytes_in.add(count as u64);
     }
+    // A stream gives less than there is room for only when it has no more (epoll(7), questions and answers).
+    let is_all = matches!(received, Ok(Some(count)) if count < room);
+    client.drained.set(is_all);
+    received
 }
 
 /// Refuses a head that has begun while memory is short: the rest of it would take more.

@@ -27,6 +27,10 @@ pub struct Client {
     pub trusted: bool,
     /// Bytes received and not yet read: the rest of a head, a body, or pipelined requests.
     pub pending: RefCell<Vec<u8>>,
+    /// It is among the shard's [arrivals](Lane::arrivals).
+    pub entered: Cell<bool>,
+    /// The last receive took all that had come: what comes later is an arrival.
+    pub drained: Cell<bool>,
     /// Requests so far.
     pub requests: Cell<u64>,
     /// The watch over it while it waits for an answer.
@@ -45,6 +49,8 @@ impl Client {
             trusted: lane.trusts(peer),
             deadline,
             pending: RefCell::default(),
+            entered: Cell::new(false),
+            drained: Cell::new(false),
             requests: Cell::new(0),
             presence: Presence::default(),
         }

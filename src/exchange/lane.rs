@@ -1,8 +1,8 @@
 //! Everything that one shard's exchanges share: its settings, pools, buffers and counters. Nothing here leaves the shard's thread.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::net::IpAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::http1::body::ADDED_BYTES_MAX;
 use crate::http1::forward::Disclosure;
 use crate::http1::head::{Limits, RequestHead, ResponseHead};
+use crate::net::arrival::Arrivals;
 use crate::net::buffer::BufferPool;
 use crate::net::deadline::{Deadlines, Ticks};
 use crate::telemetry::access_log::ShardAccessLog;
@@ -117,6 +118,8 @@ pub struct Lane {
     pub counters: Arc<ShardCounters>,
     /// Deadlines of its tasks, and its clock.
     pub deadlines: Rc<Deadlines>,
+    /// What arrives at clients that have sent a request before, where they are waited for together.
+    pub arrivals: OnceCell<Rc<Arrivals>>,
     /// Timeouts of the client's side.
     pub timeouts: Timeouts,
     /// Limits of heads.
@@ -176,6 +179,7 @@ impl Lane {
             on_ring: parts.on_ring,
             counters: Arc::clone(&counters[shard]),
             deadlines: Rc::default(),
+            arrivals: OnceCell::new(),
             timeouts: Timeouts {
                 client_header: config.timeouts.client_header.into(),
                 client_body: config.timeouts.client_body.into(),
@@ -379,10 +383,15 @@ impl Lane {
         }
     }
 
-    /// The sockets of all clients and of all connections to servers, for when the shard has died and its tasks never run again.
+    /// The sockets of all clients and of all connections to servers, and what waits for them, for when the shard has died and its tasks never run again.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let servers = self.groups.iter().flat_map(Group::descriptors);
-        self.deadlines.descriptors().into_iter().chain(servers)
+        let arrivals = self.arrivals.get().map(AsRawFd::as_raw_fd);
+        self.deadlines
+            .descriptors()
+            .into_iter()
+            .chain(servers)
+            .chain(arrivals)
     }
 
     /// Closes all idle connections to servers.

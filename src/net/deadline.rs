@@ -74,6 +74,10 @@ pub enum Slot {
 const DRAIN: u8 = 1 << 7;
 /// Set in [`Entry::flags`] when the task's waker is there.
 const REGISTERED: u8 = 1 << 6;
+/// Set in [`Entry::flags`] when something has arrived at the task's socket.
+const ARRIVED: u8 = 1 << 5;
+/// Set in [`Entry::flags`] when nothing more will arrive. It stays.
+const ENDED: u8 = 1 << 4;
 /// No deadline.
 const NEVER: u32 = u32::MAX;
 /// Entries of a page: as many as an 8-bit index reaches, which so needs no check.
@@ -84,7 +88,9 @@ struct Entry {
     /// The task's socket, for [`Deadlines::descriptors`].
     fd: Cell<Option<RawFd>>,
     due: [Cell<u32>; 2],
-    /// One bit a slot whose deadline has passed, [`REGISTERED`], and [`DRAIN`].
+    /// How many tasks have had this entry before.
+    generation: Cell<u32>,
+    /// One bit a slot whose deadline has passed, [`ENDED`], [`ARRIVED`], [`REGISTERED`], and [`DRAIN`].
     flags: Cell<u8>,
 }
 
@@ -143,6 +149,19 @@ impl Deadlines {
         }
     }
 
+    /// Something has arrived at the socket of the task with this [key](Deadline::key), or it has come to its end.
+    pub fn arrived(&self, key: u64, is_end: bool) {
+        let pages = self.pages.borrow();
+        // A key's lower half is an index that was given out, and there is no fewer of them.
+        let index = key as u32 as usize;
+        let entry = &pages[index / PAGE_ENTRIES][index % PAGE_ENTRIES];
+        // What is told may be of a task that has ended meanwhile.
+        if entry.generation.get() == (key >> 32) as u32 {
+            entry.flag(if is_end { ARRIVED | ENDED } else { ARRIVED });
+            entry.wake();
+        }
+    }
+
     /// The sockets of all tasks, for when the shard has died and its tasks never run again.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let pages = self.pages.borrow();
@@ -177,6 +196,7 @@ impl Entry {
             waker: Cell::new(None),
             fd: Cell::new(None),
             due: [const { Cell::new(NEVER) }; 2],
+            generation: Cell::new(0),
             flags: Cell::new(0),
         }
     }
@@ -298,6 +318,27 @@ impl Deadline {
         self.entry().flags.get() & 1 << slot as u8 != 0
     }
 
+    /// What names the task to [`Deadlines::arrived`]. No other task of the shard has the same but after 2^32 of them.
+    pub fn key(&self) -> u64 {
+        u64::from(self.entry().generation.get()) << 32 | u64::from(self.index)
+    }
+
+    /// Waits until something arrives at the task's socket that has not been told of, or its end has come. To be used under a guard,
+    /// which knows the task.
+    #[inline]
+    pub fn arrival(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|_| {
+            let flags = &self.entry().flags;
+            let is_told = flags.get() & (ARRIVED | ENDED) != 0;
+            flags.set(flags.get() & !ARRIVED);
+            if is_told {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+    }
+
     /// Waits for the sweeper's next turn: for what tells nobody when it is worth another try. Needs no slot, for another of the task's
     /// waits may use it.
     pub async fn next_turn(&self) {
@@ -357,6 +398,7 @@ impl Drop for Deadline {
         let entry = self.entry();
         entry.waker.take();
         entry.fd.take();
+        entry.generation.update(|before| before.wrapping_add(1));
         entry.due.iter().for_each(|due| due.set(NEVER));
         self.all.free.borrow_mut().push(self.index);
     }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // system calls that neither std nor socket2 wraps; each block gives its reason
 
 pub mod affinity;
+pub mod arrival;
 pub mod buffer;
 pub mod connect;
 pub mod deadline;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::downstream::accept::{self, Doors};
 use crate::exchange::lane::{Lane, Parts};
 use crate::exchange::rate::Buckets;
+use crate::net::arrival::Arrivals;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener, Waiting};
 use crate::net::ring::Driver;
@@ -190,6 +191,9 @@ async fn serve(
     header: Option<Header>,
 ) -> io::Result<()> {
     let ring = header.map(|header| RingWatch::new(header, &lane.counters));
+    if lane.on_ring {
+        await_arrivals(lane);
+    }
     accept::resume(lane, std::mem::take(waiting), &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
     for listener in listeners {
@@ -210,6 +214,19 @@ async fn serve(
     }
     let close = |ticks| doors.borrow_mut().close(ticks, lane, &common.counters);
     sweeper::run(lane, ring.as_ref(), &common.draining, close).await
+}
+
+/// Has the clients waited for together. Without that each is waited for on its own.
+fn await_arrivals(lane: &Lane) {
+    match Arrivals::new(&lane.deadlines) {
+        Ok(arrivals) => {
+            let arrivals = lane.arrivals.get_or_init(|| Rc::new(arrivals));
+            monoio::spawn(Rc::clone(arrivals).run());
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no epoll descriptor; clients are waited for one by one");
+        }
+    }
 }
 
 /// The shards' counters, by shard number.
