@@ -50,14 +50,23 @@ def ask(name, port):
 
 def wrk(case, port, seconds, cpu, directory):
     """One run of wrk: its figures."""
+    return wrk_figures(run(wrk_command(case, port, seconds, directory), seconds, cpu))
+
+
+def wrk_command(case, port, seconds, directory, timeout_seconds=10):
+    """What starts wrk, whose script is written; an answer that takes longer than the timeout is an error."""
     script = directory / "done.lua"
     script.write_text(WRK_SCRIPT)
-    command = [program("wrk"), "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
+    command = [program("wrk"), "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", f"{timeout_seconds}s", "--latency"]
     command += ["-s", str(script)] + (["-H", "Connection: close"] if case.closing else [])
-    done = run([*command, f"http://127.0.0.1:{port}{case.path}"], seconds, cpu)
-    line = next((line for line in done.splitlines() if line.startswith("RESULT ")), None)
+    return [*command, f"http://127.0.0.1:{port}{case.path}"]
+
+
+def wrk_figures(output):
+    """What wrk's script has printed."""
+    line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
-        raise Failure(f"wrk gave no result\n{done}")
+        raise Failure(f"wrk gave no result\n{output}")
     result = json.loads(line.removeprefix("RESULT "))
     errors = {kind: result[kind] for kind in ("connect", "read", "write", "timeout", "status") if result[kind]}
     return {**figures(result["requests"], result["seconds"], result["p50_us"], result["p99_us"]), "errors": errors}
@@ -108,20 +117,31 @@ def measure(process, case, port, seconds, cpu, directory, generator):
     generate = {"wrk": wrk, "oha": oha}[generator]
     generate(case, port, 1, cpu, directory)  # warm-up: pools filled, memory touched
     opened = connections_opened()
-    user, system = process.cpu_seconds()
+    before = process.cpu_seconds()
     result = generate(case, port, seconds, cpu, directory)
-    user, system = (after - before for after, before in zip(process.cpu_seconds(), (user, system)))
-    process.check_alive()
-    requests = result["requests"]
-    if result["errors"] or requests == 0:
-        raise Failure(f"{process.name}, {case.name}: {requests} requests, errors {result['errors']}\n{process.last_words()}")
+    after = process.cpu_seconds()
+    check_result(process, case, result)
+    result |= costs(result["requests"], before, after)
     if case.closing:
         # The relay opens a connection to the origin for each, the proxies keep theirs.
-        check_closing(process.name, requests, connections_opened() - opened)
-    result["cpu_us"] = (user + system) / requests * 1e6
-    result["user_us"] = user / requests * 1e6
-    result["cpu_share"] = (user + system) / result["seconds"]
+        check_closing(process.name, result["requests"], connections_opened() - opened)
+    result["cpu_share"] = result["cpu_us"] * result["requests"] / 1e6 / result["seconds"]
     return result
+
+
+def costs(requests, before, after):
+    """CPU microseconds of a request, in all and in user mode, from two readings of `Process.cpu_seconds`."""
+    user, system = (later - earlier for later, earlier in zip(after, before))
+    return {"cpu_us": (user + system) / requests * 1e6, "user_us": user / requests * 1e6}
+
+
+def check_result(process, case, result):
+    """Complains of a run without requests, or with any error."""
+    process.check_alive()
+    if result["errors"] or result["requests"] == 0:
+        raise Failure(
+            f"{process.name}, {case.name}: {result['requests']} requests, errors {result['errors']}\n{process.last_words()}"
+        )
 
 
 def check_closing(name, requests, opened):
