@@ -71,6 +71,8 @@ class Process:
     def __exit__(self, *_):
         if self.child.poll() is None:
             self.child.terminate()
+            # A process that is stopped takes the signal only when it goes on.
+            self.child.send_signal(signal.SIGCONT)
         try:
             self.child.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -31,6 +31,7 @@ def load_medians(proxy, runs):
     medians = {
         key: statistics.median(run[key] for run in own)
         for key in ("cpu_us", "requests_per_second", "p50_us", "p99_us", "cpu_share")
+        if key in own[0]
     }
     # The kernel splits time into user and system by sampling: only the sum over all rounds is exact enough.
     requests = sum(run["requests"] for run in own)
@@ -54,7 +55,7 @@ def spread(values):
 
 
 def table(cases, summary):
-    """All cases and proxies in one table of plain text."""
+    """All cases and proxies in one table of plain text, without the columns that would be empty."""
     policies = any(POLICIES[0] in proxies for proxies in summary.values())
     ratios = [f"x {POLICIES[0]}"] if policies else ["x nginx", "x relay"]
     head = ["case", "proxy", "CPU us/req", "+-", "user us", *ratios, "req/s", "p50 ms", "p99 ms", "B/idle conn"]
@@ -62,7 +63,8 @@ def table(cases, summary):
     for case in cases:
         for index, (proxy, medians) in enumerate(summary[case.name].items()):
             rows.append([case.title if index == 0 else "", proxy, *cells(medians, policies)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    rows = filled(rows)
+    widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for number, row in enumerate(rows):
         if number and row[0]:
@@ -70,6 +72,11 @@ def table(cases, summary):
         pairs = enumerate(zip(row, widths))
         lines.append("  ".join(text.ljust(width) if column < 2 else text.rjust(width) for column, (text, width) in pairs))
     return "\n".join([*lines, "", *(POLICY_NOTES if policies else NOTES)])
+
+
+def filled(rows):
+    """The rows, below a head, without the columns in which only the head says something."""
+    return list(zip(*(column for column in zip(*rows) if any(column[1:]))))
 
 
 def cells(medians, policies):
