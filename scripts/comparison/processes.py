@@ -10,6 +10,8 @@ import time
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
+# Under valgrind an end in order takes its time.
+END_SECONDS = 30
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -74,7 +76,7 @@ class Process:
             # A process that is stopped takes the signal only when it goes on.
             self.child.send_signal(signal.SIGCONT)
         try:
-            self.child.wait(timeout=5)
+            self.child.wait(timeout=END_SECONDS)
         except subprocess.TimeoutExpired:
             for pid in reversed(self.pids()):
                 os.kill(pid, signal.SIGKILL)

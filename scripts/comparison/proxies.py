@@ -86,6 +86,7 @@ backend origins
 
 RINGLANE = """\
 cpus = "{cpu}"
+io = "{io}"
 [admin]
 enabled = false
 [timeouts]
@@ -118,12 +119,19 @@ SOURCES = {
     "haproxy": "apt-get install haproxy",
     "wrk": "apt-get install wrk",
     "oha": "cargo install oha",
+    "valgrind": "apt-get install valgrind",
+    "callgrind_control": "apt-get install valgrind",
+    "callgrind_annotate": "apt-get install valgrind",
 }
 
 
 def missing_programs(proxies, generator):
     """What is not installed, one line each."""
-    wanted = [name for name in ("nginx", "haproxy") if name in proxies] + [generator]
+    return missing([*(name for name in ("nginx", "haproxy") if name in proxies), generator])
+
+
+def missing(wanted):
+    """The programs among those wanted that are not installed, one line each."""
     return [f"{name} is missing: {SOURCES[name]}" for name in wanted if program(name) is None]
 
 
@@ -184,10 +192,10 @@ def relay(setting, port):
     return [setting.binary, "relay", "--listen", f"127.0.0.1:{port}", "--cpu", setting.cpu, *to]
 
 
-def ringlane(setting, port, policy=POLICIES[0]):
+def ringlane(setting, port, policy=POLICIES[0], io="auto"):
     path = setting.directory / "ringlane.toml"
     servers = ", ".join(f'{{ address = "127.0.0.1:{origin}" }}' for origin in setting.origin_ports)
-    path.write_text(RINGLANE.format(cpu=setting.cpu, port=port, policy=policy, ringlane_servers=servers))
+    path.write_text(RINGLANE.format(cpu=setting.cpu, io=io, port=port, policy=policy, ringlane_servers=servers))
     return [setting.binary, "run", "--config", path]
 
 
