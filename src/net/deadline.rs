@@ -379,17 +379,18 @@ impl<F: Future> Future for Guard<'_, F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // What has come counts, even when it came late.
-        if let Poll::Ready(waited) = this.wait.poll(cx) {
-            return Poll::Ready(Ok(waited));
-        }
         let entry = this.deadline.entry();
-        entry.register(cx);
         match entry.flags.get() & *this.mask {
-            0 => Poll::Pending,
-            fired if fired & DRAIN != 0 => Poll::Ready(Err(Interrupt::Drain)),
-            _ => Poll::Ready(Err(Interrupt::Overdue)),
+            0 => {}
+            fired if fired & DRAIN != 0 => return Poll::Ready(Err(Interrupt::Drain)),
+            // Before anything else: a peer that always has something ready must not outlast its time.
+            _ => return Poll::Ready(Err(Interrupt::Overdue)),
         }
+        let waited = this.wait.poll(cx);
+        if waited.is_pending() {
+            entry.register(cx);
+        }
+        waited.map(Ok)
     }
 }
 
