@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 use crate::exchange::attempt;
 use crate::exchange::client::{After, Client};
 use crate::exchange::conclusion;
-use crate::exchange::lane::{Held, Lane, RECEIVE_BYTES_MAX};
+use crate::exchange::lane::{Held, Lane};
 use crate::exchange::rare::rare;
 use crate::exchange::record::{self, Outcome};
 use crate::exchange::request::{self, Rejection, Request};
-use crate::exchange::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
 use crate::http1::head::{RequestHead, empty_lines};
 use crate::net::deadline::{Interrupt, Slot, Ticks};
@@ -47,14 +46,8 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             .set(Slot::Request, lane.timeouts.client_header);
         loop {
             // Waits for the first byte of a request.
-            let ready = if hears_of_arrivals(&lane, &client) {
-                let arrival = client.deadline.arrival();
-                client.deadline.guard_idle(arrival).await.map(Ok)
-            } else {
-                let readable = client.socket.readable();
-                client.deadline.guard_idle(readable).await
-            };
-            let begun = match ready {
+            let readable = client.readable(&lane);
+            let begun = match client.deadline.guard_idle(readable).await {
                 Ok(ready) => ready.is_ok(),
                 Err(why) => rare(begins_late(&client, why)).await,
             };
@@ -91,19 +84,6 @@ async fn begins_late(client: &Client, why: Interrupt) -> bool {
             matches!(ready.await, Ok(Ok(())))
         }
     }
-}
-
-/// Whether what the client sends next is told of as an arrival. It is entered after its first request: many send no second one.
-#[inline]
-fn hears_of_arrivals(lane: &Lane, client: &Client) -> bool {
-    let Some(arrivals) = lane.arrivals.get() else {
-        return false;
-    };
-    if client.drained.get() && !client.entered.get() {
-        let entered = arrivals.enter(&client.socket, &client.deadline);
-        client.entered.set(entered.is_ok());
-    }
-    client.drained.get() && client.entered.get()
 }
 
 /// Counts what ended a connection with nothing to do.
@@ -206,7 +186,7 @@ fn first<'l>(
         return from_pending(lane, client, &mut head, request);
     }
     lane.with_scratch(|scratch| {
-        match receive(lane, client, scratch) {
+        match client.receive(lane, scratch) {
             Ok(Some(0)) | Err(_) => return Ok(Step::Gone),
             Ok(None) => return Ok(Step::Nothing),
             Ok(Some(_)) => {}
@@ -302,7 +282,7 @@ async fn rest<'l>(
                     .set(Slot::Request, lane.timeouts.client_header);
             }
         }
-        let readable = client.socket.readable();
+        let readable = client.readable(lane);
         let wait = if begun {
             client.deadline.guard(Slot::Request, readable)
         } else {
@@ -331,25 +311,7 @@ async fn rest<'l>(
 fn receive_more(lane: &Lane, client: &Client) -> bool {
     let mut pending = client.pending.borrow_mut();
     pending.reserve(HEAD_STEP_BYTES);
-    !matches!(receive(lane, client, &mut pending), Ok(Some(0)) | Err(_))
-}
-
-/// Receives what is there, as [`transfer::recv_now`] does, and remembers whether that was all.
-#[inline]
-fn receive(
-    lane: &Lane,
-    client: &Client,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<usize>, TransferError> {
-    let room = buffer.spare_capacity_mut().len().min(RECEIVE_BYTES_MAX);
-    let received = transfer::recv_now(lane, &client.socket, buffer);
-    if let Ok(Some(count)) = received {
-        lane.counters.bytes_in.add(count as u64);
-    }
-    // A stream gives less than there is room for only when it has no more (epoll(7), questions and answers).
-    let is_all = matches!(received, Ok(Some(count)) if count < room);
-    client.drained.set(is_all);
-    received
+    !matches!(client.receive(lane, &mut pending), Ok(Some(0)) | Err(_))
 }
 
 /// Refuses a head that has begun while memory is short: the rest of it would take more.
@@ -412,7 +374,7 @@ async fn linger(lane: &Lane, client: &Client) {
     client.deadline.set(Slot::Request, Ticks::from(LINGER_FOR));
     let mut dropped = 0;
     while dropped < LINGER_BYTES_MAX {
-        match transfer::recv(lane, &client.socket, &client.deadline, Slot::Request).await {
+        match client.recv(lane).await {
             Ok(bytes) if bytes.is_empty() => return,
             Ok(bytes) => {
                 dropped += bytes.len();

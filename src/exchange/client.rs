@@ -1,14 +1,16 @@
 //! The client of an exchange.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use super::lane::Lane;
+use super::lane::{Lane, RECEIVE_BYTES_MAX};
 use super::presence::Presence;
+use super::transfer::{self, TransferError};
 use crate::http1::client::AddressText;
 use crate::http1::head::empty_lines;
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Slot};
 use crate::net::socket::Socket;
 
 /// A client's connection, as exchanges see it.
@@ -28,9 +30,9 @@ pub struct Client {
     /// Bytes received and not yet read: the rest of a head, a body, or pipelined requests.
     pub pending: RefCell<Vec<u8>>,
     /// It is among the shard's [arrivals](Lane::arrivals).
-    pub entered: Cell<bool>,
+    entered: Cell<bool>,
     /// The last receive took all that had come: what comes later is an arrival.
-    pub drained: Cell<bool>,
+    drained: Cell<bool>,
     /// Requests so far.
     pub requests: Cell<u64>,
     /// The watch over it while it waits for an answer.
@@ -53,6 +55,74 @@ impl Client {
             drained: Cell::new(false),
             requests: Cell::new(0),
             presence: Presence::default(),
+        }
+    }
+
+    /// Waits until a receive would not block. To be used under a guard of the client's deadlines.
+    pub fn readable(&self, lane: &Lane) -> impl Future<Output = io::Result<()>> {
+        let is_told = self.enter(lane);
+        async move {
+            if is_told {
+                self.deadline.arrival().await;
+                Ok(())
+            } else {
+                self.socket.readable().await
+            }
+        }
+    }
+
+    /// Enters the client among the shard's arrivals, if it waits a second time. Gives whether what comes next is told of as an arrival.
+    fn enter(&self, lane: &Lane) -> bool {
+        let Some(arrivals) = lane.arrivals.get() else {
+            return false;
+        };
+        if self.drained.get() && !self.entered.get() {
+            let entered = arrivals.enter(&self.socket, &self.deadline);
+            self.entered.set(entered.is_ok());
+        }
+        self.drained.get() && self.entered.get()
+    }
+
+    /// Takes the client out of the arrivals: it is waited for in another way from now on.
+    pub fn leave(&self, lane: &Lane) {
+        if let Some(arrivals) = lane.arrivals.get()
+            && self.entered.take()
+        {
+            arrivals.leave(&self.socket);
+        }
+    }
+
+    /// Receives what is there, as [`transfer::recv_now`] does, and remembers whether that was all.
+    #[inline]
+    pub fn receive(
+        &self,
+        lane: &Lane,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<usize>, TransferError> {
+        let room = buffer.spare_capacity_mut().len().min(RECEIVE_BYTES_MAX);
+        let received = self.socket.try_recv(buffer, RECEIVE_BYTES_MAX);
+        self.drained.set(match &received {
+            // A stream gives less than there is room for only when it has no more (epoll(7), questions and answers).
+            Ok(count) => *count < room,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        });
+        let received = transfer::received(lane, received);
+        if let Ok(Some(count)) = received {
+            lane.counters.bytes_in.add(count as u64);
+        }
+        received
+    }
+
+    /// Receives into a bulk buffer, waiting until the request slot's deadline, which the caller has set: see [`transfer::recv`].
+    pub async fn recv(&self, lane: &Lane) -> Result<Vec<u8>, TransferError> {
+        loop {
+            let readable = self.readable(lane);
+            self.deadline.guard(Slot::Request, readable).await??;
+            let mut buffer = lane.bulk.take();
+            if self.receive(lane, &mut buffer)?.is_some() {
+                return Ok(buffer);
+            }
+            lane.bulk.give(buffer);
         }
     }
 

@@ -43,6 +43,7 @@ pub async fn run(
         received: &counters.bytes_in,
         sent: &lane.counters.bytes_out,
     };
+    client.leave(lane);
     let pending = client.pending.take();
     let mut up = pin!(copy(lane, client, up, &pending));
     let mut down = pin!(copy(lane, client, down, early));

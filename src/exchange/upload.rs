@@ -136,7 +136,7 @@ impl Upload {
         let patience = pace.map_or(timeout, |pace| pace.patience(timeout));
         let since = lane.deadlines.now();
         client.deadline.set(Slot::Request, patience);
-        let received = transfer::recv(lane, &client.socket, &client.deadline, Slot::Request).await;
+        let received = client.recv(lane).await;
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
             Ok(input) => input,
@@ -148,7 +148,6 @@ impl Upload {
             }
             Err(_) => return Err(UploadError::ClientGone),
         };
-        lane.counters.bytes_in.add(input.len() as u64);
         if let Some(pace) = pace {
             let waited = Ticks::between(since, lane.deadlines.now());
             pace.settle(waited, input.len())

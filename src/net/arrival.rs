@@ -49,6 +49,12 @@ impl Arrivals {
         Ok(epoll::add(&self.epoll, socket, data, flags)?)
     }
 
+    /// Takes a socket out again.
+    pub fn leave(&self, socket: &Socket) {
+        // It is there: it has been entered, and is open.
+        let _ = epoll::delete(&self.epoll, socket);
+    }
+
     /// Tells of what arrives, for as long as the shard runs.
     pub async fn run(self: Rc<Self>) {
         let pause = Deadline::new(&self.deadlines, None);
