@@ -283,23 +283,29 @@ fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
 }
 
 fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
-    let [dying, other] = [Origin::bind(), Origin::bind()];
+    let [failing, other] = [Origin::bind(), Origin::bind()];
     let proxy = Config::new(mode)
         .tables(ADMIN)
         .tables(&format!(
             "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 8\n\
              server = [{{ address = \"{}\", max_requests = 1 }}, {{ address = \"{}\", max_requests = 1 }}]",
-            dying.address, other.address
+            failing.address, other.address
         ))
         .start();
     let mut first = ask(&proxy, "/first");
-    let mut upstream = dying.accept();
+    let mut upstream = failing.accept();
     assert_eq!(upstream.request().target, "/first");
     let mut second = ask(&proxy, "/second");
     let mut busy = other.accept();
     assert_eq!(busy.request().target, "/second");
     drop(upstream);
     await_length(&proxy, 1);
+    // The place that it has left is free for others.
+    let mut third = ask(&proxy, "/third");
+    let mut again = failing.accept();
+    assert_eq!(again.request().target, "/third");
+    again.send(ok("third"));
+    assert_eq!(third.response("GET").text(), "third");
     busy.send(ok("second"));
     assert_eq!(second.response("GET").text(), "second");
     assert_eq!(busy.request().target, "/first");

@@ -1,14 +1,12 @@
 //! Attempts at a request: which server, over which connection, and whether another one follows.
 
-use std::cell::Cell;
 use std::time::Instant;
 
 use super::client::{After, Client};
 use super::conclusion::{count, ended, finished, log, own_answer};
-use super::connection::{connect, pooled};
-use super::duplex::{self, discard_unsent};
+use super::connection::{connect, discard_unsent, pooled};
+use super::duplex;
 use super::lane::{Held, Lane};
-use super::pace::Debt;
 use super::queue::{self, Unserved};
 use super::rare::rare;
 use super::record::Outcome;
@@ -97,8 +95,10 @@ async fn again(
     group.release();
     count(lane, group, index, &fault, course.reused);
     let server = &group.servers[index];
-    let Some((kind, next)) = another(lane, client, request, index, &fault, course).await else {
-        return Err(give_up(lane, client, request, server, fault, course).await);
+    let (kind, next) = match another(lane, client, request, index, &fault, course).await {
+        Ok(Some(again)) => again,
+        Ok(None) => return Err(give_up(lane, client, request, server, fault, course).await),
+        Err(fault) => return Err(give_up(lane, client, request, server, fault, course).await),
     };
     if let Fault::Status(spare) = fault
         && let Some(older) = course.spare.replace(spare)
@@ -113,7 +113,7 @@ async fn again(
     Ok(next)
 }
 
-/// Why and on which server the request is tried again, if it is.
+/// Why and on which server the request is tried again, if it is. Fails when the client has left meanwhile.
 async fn another(
     lane: &Lane,
     client: &Client,
@@ -121,33 +121,37 @@ async fn another(
     index: usize,
     fault: &Fault,
     course: &mut Course,
-) -> Option<(RetryKind, usize)> {
+) -> Result<Option<(RetryKind, usize)>, Fault> {
     let group = request.group;
-    let kind = course.retry(fault, request)?;
+    let Some(kind) = course.retry(fault, request) else {
+        return Ok(None);
+    };
     let next = if kind == RetryKind::Reused {
         group.choose_again(index, request.key, &course.tried)
     } else {
         course.tried.push(index);
         group.choose(request.key, request.traits.bond, &course.tried)
     };
-    let may_retry = || {
-        // A request that never reached a server burdens the next one no more than if it had come there first.
-        let may = kind == RetryKind::Connect || group.may_retry();
-        if !may {
-            lane.counters.upstreams[group.id].retries_refused.inc();
-        }
-        may
+    // One that has an answer, if not a good one, need not wait for a better one.
+    let may_wait = kind != RetryKind::Status && course.spare.is_none();
+    let queue = group.queue.as_ref().filter(|_| may_wait);
+    if next.is_err() && (next != Err(NoServer::AllFull) || queue.is_none()) {
+        return Ok(None);
+    }
+    // A request that never reached a server burdens the next one no more than if it had come there first.
+    if kind != RetryKind::Connect && !group.may_retry() {
+        lane.counters.upstreams[group.id].retries_refused.inc();
+        return Ok(None);
+    }
+    let next = match (next, queue) {
+        (Err(_), Some(queue)) => queue::wait(lane, client, request, queue, &course.tried).await,
+        (next, _) => next.map_err(Unserved::NoServer),
     };
-    let next = match (next, &group.queue) {
-        (Ok(next), _) if may_retry() => next,
-        // A status is an answer, which need not wait for a better one.
-        (Err(NoServer::AllFull), Some(queue)) if kind != RetryKind::Status && may_retry() => {
-            let waited = queue::wait(lane, client, request, queue, &course.tried).await;
-            waited.ok()?
-        }
-        _ => return None,
-    };
-    Some((kind, next))
+    match next {
+        Ok(next) => Ok(Some((kind, next))),
+        Err(Unserved::ClientGone) => Err(Fault::Answer(Failure::ClientGone)),
+        Err(Unserved::NoServer(_) | Unserved::Overdue) => Ok(None),
+    }
 }
 
 /// After the last attempt: the client gets the last answer of a server, when there was one, or hears of the fault.
@@ -173,32 +177,6 @@ async fn give_up(
     match spare {
         Some(spare) => spare.deliver(lane, client, request, course).await,
         None => own_answer(lane, client, request, &server.name, answer, course).await,
-    }
-}
-
-/// The answering side of an attempt that began at `started`.
-pub(super) fn answering<'x>(
-    lane: &'x Lane,
-    client: &'x Client,
-    request: &Request<'x>,
-    index: usize,
-    started: Instant,
-) -> Answering<'x> {
-    Answering {
-        lane,
-        client,
-        traits: request.traits,
-        group: request.group,
-        index,
-        server: &request.group.servers[index],
-        uploading: Cell::new(!request.upload.ended()),
-        reset: Cell::new(false),
-        head_seen: Cell::new(false),
-        interim_leaving: Cell::new(false),
-        awaits_upload: Cell::new(false),
-        started,
-        unwanted_statuses: None,
-        debt: Debt::default(),
     }
 }
 
@@ -251,7 +229,7 @@ fn attempt(
         }
         // When the send failed because the server has closed, it may still have answered first.
         let uploads = !request.upload.ended() && sent.is_ok();
-        let mut answering = answering(lane, client, request, index, started);
+        let mut answering = Answering::new(lane, client, request, index, started);
         answering
             .reset
             .set(matches!(sent, Err(TransferError::Reset)));

@@ -72,12 +72,3 @@ pub(super) async fn run(
     })
     .await
 }
-
-/// Has what the server has not taken of a body that was cut off thrown away: else it would stay in the socket's buffer, and hold the
-/// connection open, for as long as the server does not read.
-#[cold]
-pub(super) fn discard_unsent(connection: &Connection) {
-    if connection.socket.has_unsent() {
-        connection.socket.reset_on_close();
-    }
-}

@@ -383,7 +383,8 @@ impl Lane {
         }
     }
 
-    /// The sockets of all clients and of all connections to servers, and what waits for them, for when the shard has died and its tasks never run again.
+    /// The sockets of all clients and of all connections to servers, and what waits for them, for when the shard has died and its tasks
+    /// never run again.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let servers = self.groups.iter().flat_map(Group::descriptors);
         let arrivals = self.arrivals.get().map(AsRawFd::as_raw_fd);

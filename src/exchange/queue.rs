@@ -34,7 +34,7 @@ pub(super) async fn wait(
     tried: &[usize],
 ) -> Result<usize, Unserved> {
     let counters = &lane.counters.upstreams[request.group.id];
-    let Some(turn) = queue.join() else {
+    let Some(turn) = queue.join(!tried.is_empty()) else {
         counters.queue_full.inc();
         return Err(Unserved::NoServer(NoServer::AllFull));
     };

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::lane::Lane;
 use super::pace::Debt;
 use super::rare::rare;
-use super::request::Traits;
+use super::request::{Request, Traits};
 use super::sticky;
 use super::transfer::{self, TransferError};
 use crate::config::Statuses;
@@ -181,6 +181,34 @@ pub struct Answering<'x> {
     pub unwanted_statuses: Option<&'x Statuses>,
     /// What the client owes of the least rate.
     pub debt: Debt,
+}
+
+impl<'x> Answering<'x> {
+    /// The answering side of an attempt that began at `started`, on the server with this index.
+    pub(super) fn new(
+        lane: &'x Lane,
+        client: &'x Client,
+        request: &Request<'x>,
+        index: usize,
+        started: Instant,
+    ) -> Self {
+        Self {
+            lane,
+            client,
+            traits: request.traits,
+            group: request.group,
+            index,
+            server: &request.group.servers[index],
+            uploading: Cell::new(!request.upload.ended()),
+            reset: Cell::new(false),
+            head_seen: Cell::new(false),
+            interim_leaving: Cell::new(false),
+            awaits_upload: Cell::new(false),
+            started,
+            unwanted_statuses: None,
+            debt: Debt::default(),
+        }
+    }
 }
 
 #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange

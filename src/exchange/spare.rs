@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::attempt;
 use super::client::{After, Client};
 use super::conclusion;
 use super::lane::{Held, Lane};
 use super::request::Request;
-use super::response::Start;
+use super::response::{Answering, Start};
 use super::retry::{Course, Fault};
 use crate::upstream::group::Group;
 use crate::upstream::pool::Connection;
@@ -35,7 +34,7 @@ impl Spare {
         let (group, index) = (request.group, self.index);
         let server = &group.servers[index];
         let _running = Held::new(&lane.server(server.id).active);
-        let answering = attempt::answering(lane, client, request, index, Instant::now());
+        let answering = Answering::new(lane, client, request, index, Instant::now());
         client.presence.begin(lane, client);
         match answering
             .run(&self.connection.socket, &mut self.start)

@@ -210,8 +210,8 @@ impl Upload {
     }
 }
 
-/// Waits for a server that takes nothing, now and then looking whether the client is still there. `sent` is what a first send gave; `is_last` when no
-/// more follows from the client.
+/// Waits for a server that takes nothing, now and then looking whether the client is still there. `sent` is what a first send gave;
+/// `is_last` when no more follows from the client.
 #[cold]
 async fn send_rest(
     lane: &Lane,

@@ -54,7 +54,7 @@ impl Name {
         let Some(&first) = bytes.first() else {
             return Self::Other;
         };
-        let (candidate, text, is_exact) = match (bytes.len(), first | 0x20) {
+        let (name, text, is_exact) = match (bytes.len(), first | 0x20) {
             (2, b't') => candidate(Self::Te, b"TE", bytes),
             (3, b'v') => candidate(Self::Via, b"Via", bytes),
             (4, b'h') => candidate(Self::Host, b"Host", bytes),
@@ -82,9 +82,9 @@ impl Name {
             _ => return Self::Other,
         };
         if is_exact {
-            return candidate;
+            return name;
         }
-        candidate.written_as(bytes, text)
+        name.written_as(bytes, text)
     }
 
     /// This name when `bytes` are `text` in other case; they have the same length.

@@ -163,6 +163,14 @@ fn read_field(text: &[u8], end: usize) -> Result<(Field, &[u8]), Refusal> {
     Ok((field, next))
 }
 
+/// A request line that fills the whole limit is a long target.
+fn too_large(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::HeadTooLarge => Refusal::TargetTooLong,
+        other => other,
+    }
+}
+
 /// What is wrong with a line that does not begin with a token and a colon.
 #[cold]
 fn no_field(text: &[u8]) -> Refusal {
@@ -268,21 +276,12 @@ impl RequestHead {
     #[cold]
     fn any_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Progress, Refusal> {
         let line = self.cursor.line(bytes, limits);
-        let Some(line) = line.map_err(|refusal| self.too_large(refusal))? else {
+        let Some(line) = line.map_err(too_large)? else {
             return self.unfinished_start(bytes, limits);
         };
         self.request_line(line, bytes, limits)?;
         self.cursor.started = true;
         Ok(Progress::Complete(self.cursor.next))
-    }
-
-    /// A request line that fills the whole limit is a long target.
-    fn too_large(&self, refusal: Refusal) -> Refusal {
-        if refusal == Refusal::HeadTooLarge && !self.cursor.started {
-            Refusal::TargetTooLong
-        } else {
-            refusal
-        }
     }
 
     /// Finds early what can never become a request line, so that its sender need not run into a timeout.

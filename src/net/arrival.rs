@@ -1,6 +1,6 @@
 //! What arrives at sockets that are waited for again and again.
 //!
-//! A wait for readiness on the ring is an operation each time: queued, armed, completed. A client that sends request after request is
+//! A wait for readiness on the ring is an operation each time: queued, armed, completed. A client that is waited for again and again is
 //! entered here once (edge-triggered, epoll(7)), and the ring waits for all such clients together, once a loop turn.
 
 use std::io;

@@ -231,7 +231,7 @@ pub fn abandon(fd: RawFd) {
 
 /// Takes over a descriptor of a shard that has died.
 fn orphan(fd: RawFd) -> OwnedFd {
-    // SAFETY: the callers' numbers are of sockets that are open, for their owners had not dropped them when the shard died. Those were
+    // SAFETY: the callers' numbers are of descriptors that are open, for their owners had not dropped them when the shard died. Those were
     // leaked, by the caller or with their runtime, and never run again, so nobody else closes the number.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

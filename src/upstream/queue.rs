@@ -8,7 +8,8 @@ use std::task::{Poll, Waker};
 
 use crate::net::deadline::Ticks;
 
-/// One shard's queue for one upstream. Only its head looks for a server; it is called when there may be one.
+/// One shard's queue for one upstream. Only its head looks for a server, and whoever stands behind none but picky ones; they are called
+/// when there may be one.
 #[derive(Debug)]
 pub struct Queue {
     /// How long a request may wait.
@@ -19,6 +20,8 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiter {
+    /// Some servers will not do for it: it may have to let others pass.
+    picky: bool,
     called: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -45,13 +48,19 @@ impl Queue {
         self.waiting.borrow().is_empty()
     }
 
-    /// A place at the end; `None` when the queue is full.
-    pub fn join(&self) -> Option<Turn<'_>> {
+    /// A place at the end; `None` when the queue is full. A `picky` one does not take every server, and holds nobody up who does.
+    pub fn join(&self, picky: bool) -> Option<Turn<'_>> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() == self.length_max {
             return None;
         }
-        let waiter = Rc::<Waiter>::default();
+        let waiter = Rc::new(Waiter {
+            picky,
+            ..Waiter::default()
+        });
+        // There may be room that those in front do not take.
+        let is_next = !waiting.is_empty() && waiting.iter().all(|waiter| waiter.picky);
+        waiter.called.set(is_next);
         waiting.push_back(Rc::clone(&waiter));
         Some(Turn {
             queue: self,
@@ -59,12 +68,15 @@ impl Queue {
         })
     }
 
-    /// Tells the first in the queue that there may be room.
+    /// Tells the first in the queue that there may be room, and those behind it as far as it is for picky ones to take it.
     pub fn call(&self) {
-        if let Some(first) = self.waiting.borrow().front() {
-            first.called.set(true);
-            if let Some(waker) = &*first.waker.borrow() {
+        for waiter in self.waiting.borrow().iter() {
+            waiter.called.set(true);
+            if let Some(waker) = &*waiter.waker.borrow() {
                 waker.wake_by_ref();
+            }
+            if !waiter.picky {
+                return;
             }
         }
     }
@@ -91,11 +103,11 @@ impl Drop for Turn<'_> {
         let place = waiting
             .iter()
             .position(|waiter| Rc::ptr_eq(waiter, &self.waiter));
-        if let Some(place) = place {
-            waiting.remove(place);
-        }
+        let Some(place) = place else { return };
+        waiting.remove(place);
+        let was_next = waiting.iter().take(place).all(|waiter| waiter.picky);
         drop(waiting);
-        if place == Some(0) {
+        if was_next {
             self.queue.call();
         }
     }
@@ -118,8 +130,8 @@ mod tests {
     #[test]
     fn the_first_is_called_and_calls_the_next_when_it_leaves() {
         let queue = Queue::new(3, Duration::from_secs(1).into());
-        let turns = [(); 3].map(|()| queue.join().expect("room"));
-        assert!(queue.join().is_none(), "the queue is full");
+        let turns = [(); 3].map(|()| queue.join(false).expect("room"));
+        assert!(queue.join(false).is_none(), "the queue is full");
         queue.call();
         let [first, second, third] = turns;
         assert!(
@@ -138,10 +150,24 @@ mod tests {
     #[test]
     fn one_that_leaves_from_the_middle_calls_nobody() {
         let queue = Queue::new(3, Duration::from_secs(1).into());
-        let [first, second, third] = [(); 3].map(|()| queue.join().expect("room"));
+        let [first, second, third] = [(); 3].map(|()| queue.join(false).expect("room"));
         drop(second);
         assert!(!is_called(&first) && !is_called(&third));
         drop(first);
         assert!(is_called(&third));
+    }
+
+    #[test]
+    fn picky_ones_hold_nobody_up() {
+        let queue = Queue::new(5, Duration::from_secs(1).into());
+        let [picky, any, behind] =
+            [true, false, false].map(|picky| queue.join(picky).expect("room"));
+        assert!(!is_called(&picky), "it has just looked");
+        assert!(is_called(&any), "there may be room for it");
+        assert!(!is_called(&behind));
+        queue.call();
+        assert!(is_called(&picky) && is_called(&any) && !is_called(&behind));
+        drop(any);
+        assert!(is_called(&picky) && is_called(&behind));
     }
 }
