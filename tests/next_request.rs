@@ -10,6 +10,7 @@ in_each_mode!(
     a_request_after_a_while,
     a_request_and_the_end_together,
     an_end_alone,
+    urgent_data_between_requests,
     bursts_longer_than_a_receive,
     a_body_and_what_follows_it,
     a_head_in_two_parts,
@@ -81,6 +82,22 @@ fn an_end_alone(mode: Mode) {
     eventually("all are gone", || {
         proxy.status()["totals"]["connections"] == 0
     });
+}
+
+/// A receive stops there, whatever follows.
+fn urgent_data_between_requests(mode: Mode) {
+    let (proxy, _origin) = start(mode);
+    let mut client = used(&proxy);
+    for _ in 0..2 {
+        at_once(&proxy, || {
+            client.send(GET);
+            client.socket().send_out_of_band(b"!").expect("room");
+            client.send(GET);
+        });
+        for _ in 0..2 {
+            assert_eq!(client.response("GET").text(), "0");
+        }
+    }
 }
 
 fn bursts_longer_than_a_receive(mode: Mode) {

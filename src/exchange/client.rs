@@ -76,11 +76,14 @@ impl Client {
         let Some(arrivals) = lane.arrivals.get() else {
             return false;
         };
-        if self.drained.get() && !self.entered.get() {
+        if !self.drained.get() || self.deadline.is_urgent() {
+            return false;
+        }
+        if !self.entered.get() {
             let entered = arrivals.enter(&self.socket, &self.deadline);
             self.entered.set(entered.is_ok());
         }
-        self.drained.get() && self.entered.get()
+        self.entered.get()
     }
 
     /// Takes the client out of the arrivals: it is waited for in another way from now on.
@@ -102,7 +105,7 @@ impl Client {
         let room = buffer.spare_capacity_mut().len().min(RECEIVE_BYTES_MAX);
         let received = self.socket.try_recv(buffer, RECEIVE_BYTES_MAX);
         self.drained.set(match &received {
-            // A stream gives less than there is room for only when it has no more (epoll(7), questions and answers).
+            // A stream gives less than there is room for only when it has no more (epoll(7), questions and answers), or at urgent data.
             Ok(count) => *count < room,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         });

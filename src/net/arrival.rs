@@ -11,7 +11,7 @@ use std::rc::Rc;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::deadline::{Deadline, Deadlines};
+use super::deadline::{Arrived, Deadline, Deadlines};
 use super::socket::Socket;
 
 /// Arrivals that are told of at once.
@@ -45,7 +45,10 @@ impl Arrivals {
     /// Memory is short, or the user's `fs.epoll.max_user_watches` are used up.
     pub fn enter(&self, socket: &Socket, deadline: &Deadline) -> io::Result<()> {
         let data = epoll::EventData::new_u64(deadline.key());
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let flags = epoll::EventFlags::IN
+            | epoll::EventFlags::PRI
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, data, flags)?)
     }
 
@@ -77,7 +80,7 @@ impl Arrivals {
             };
             for event in &*events {
                 let epoll::Event { flags, data } = *event;
-                self.deadlines.arrived(data.u64(), flags.intersects(ENDED));
+                self.deadlines.arrived(data.u64(), meaning(flags));
             }
             if events.len() < EVENTS_MAX {
                 return;
@@ -86,8 +89,18 @@ impl Arrivals {
     }
 }
 
-/// The peer has ended its side. That is told once, and maybe together with bytes before it.
+/// The peer has ended its side.
 const ENDED: epoll::EventFlags = epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP);
+
+fn meaning(flags: epoll::EventFlags) -> Arrived {
+    if flags.intersects(ENDED) {
+        Arrived::End
+    } else if flags.contains(epoll::EventFlags::PRI) {
+        Arrived::Urgent
+    } else {
+        Arrived::Bytes
+    }
+}
 
 impl AsRawFd for Arrivals {
     fn as_raw_fd(&self) -> RawFd {

@@ -78,6 +78,8 @@ const REGISTERED: u8 = 1 << 6;
 const ARRIVED: u8 = 1 << 5;
 /// Set in [`Entry::flags`] when nothing more will arrive. It stays.
 const ENDED: u8 = 1 << 4;
+/// Set in [`Entry::flags`] when urgent data has arrived. It stays.
+const URGENT: u8 = 1 << 3;
 /// No deadline.
 const NEVER: u32 = u32::MAX;
 /// Entries of a page: as many as an 8-bit index reaches, which so needs no check.
@@ -90,7 +92,7 @@ struct Entry {
     due: [Cell<u32>; 2],
     /// How many tasks have had this entry before.
     generation: Cell<u32>,
-    /// One bit a slot whose deadline has passed, [`ENDED`], [`ARRIVED`], [`REGISTERED`], and [`DRAIN`].
+    /// One bit a slot whose deadline has passed, and those above.
     flags: Cell<u8>,
 }
 
@@ -105,6 +107,17 @@ pub struct Deadlines {
     pausing: RefCell<Vec<u32>>,
     now: Cell<u32>,
     draining: Cell<bool>,
+}
+
+/// What has arrived at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// Bytes.
+    Bytes,
+    /// The end of the stream, maybe behind bytes. It is told of once.
+    End,
+    /// Urgent data (tcp(7)), at which a receive stops although there may be more.
+    Urgent,
 }
 
 /// A wait ended because something more urgent came up.
@@ -149,15 +162,19 @@ impl Deadlines {
         }
     }
 
-    /// Something has arrived at the socket of the task with this [key](Deadline::key), or it has come to its end.
-    pub fn arrived(&self, key: u64, is_end: bool) {
+    /// Something has arrived at the socket of the task with this [key](Deadline::key).
+    pub fn arrived(&self, key: u64, what: Arrived) {
         let pages = self.pages.borrow();
         // A key's lower half is an index that was given out, and there is no fewer of them.
         let index = key as u32 as usize;
         let entry = &pages[index / PAGE_ENTRIES][index % PAGE_ENTRIES];
         // What is told may be of a task that has ended meanwhile.
         if entry.generation.get() == (key >> 32) as u32 {
-            entry.flag(if is_end { ARRIVED | ENDED } else { ARRIVED });
+            entry.flag(match what {
+                Arrived::Bytes => ARRIVED,
+                Arrived::End => ARRIVED | ENDED,
+                Arrived::Urgent => ARRIVED | URGENT,
+            });
             entry.wake();
         }
     }
@@ -321,6 +338,11 @@ impl Deadline {
     /// What names the task to [`Deadlines::arrived`]. No other task of the shard has the same but after 2^32 of them.
     pub fn key(&self) -> u64 {
         u64::from(self.entry().generation.get()) << 32 | u64::from(self.index)
+    }
+
+    /// Whether a receive that gives less than there is room for may leave something behind that has been told of.
+    pub fn is_urgent(&self) -> bool {
+        self.entry().flags.get() & URGENT != 0
     }
 
     /// Waits until something arrives at the task's socket that has not been told of, or its end has come. To be used under a guard,
