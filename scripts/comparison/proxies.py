@@ -143,8 +143,9 @@ def program(name):
 class Setting:
     """What a comparison's proxies have in common."""
 
-    def __init__(self, binary, directory, cpu, origin_ports, descriptors):
+    def __init__(self, binary, directory, cpu, origin_ports, descriptors, before=None):
         self.binary = binary
+        self.before = before
         self.directory = directory
         self.cpu = cpu
         self.origin_ports = origin_ports
@@ -158,7 +159,8 @@ def process(name, setting, port):
     if name in POLICIES:
         command = ringlane(setting, port, name)
     else:
-        command = {"nginx": nginx, "haproxy": haproxy, "relay": relay, "ringlane": ringlane}[name](setting, port)
+        commands = {"nginx": nginx, "haproxy": haproxy, "relay": relay, "ringlane": ringlane, "before": before}
+        command = commands[name](setting, port)
     return Process(name, command, setting.cpu, setting.directory)
 
 
@@ -199,6 +201,10 @@ def ringlane(setting, port, policy=POLICIES[0], io="auto"):
     return [setting.binary, "run", "--config", path]
 
 
+def before(setting, port):
+    return [setting.before, *ringlane(setting, port)[1:]]
+
+
 def versions(proxies, generator, binary):
     """What each program calls its version."""
     commands = {
@@ -209,7 +215,7 @@ def versions(proxies, generator, binary):
         "wrk": [program("wrk"), "-v"],
         "oha": [program("oha"), "--version"],
     }
-    programs = ["ringlane" if name in POLICIES else name for name in proxies]
+    programs = ["ringlane" if name in (*POLICIES, "before") else name for name in proxies]
     return {name: version(commands[name]) for name in dict.fromkeys([*programs, generator])}
 
 

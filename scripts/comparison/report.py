@@ -6,9 +6,9 @@ import statistics
 from . import chart
 from .proxies import POLICIES
 
-BASES = {"nginx": "to_nginx", "relay": "to_relay", POLICIES[0]: "to_base"}
+BASES = {"nginx": "to_nginx", "relay": "to_relay", "before": "to_before", POLICIES[0]: "to_base"}
 NOTES = [
-    "x nginx, x relay: CPU per request relative to that proxy in the same round. +-: half the distance between the quartiles.",
+    "x nginx, x relay, x before: CPU per request relative to that proxy in the same round. +-: half the distance between the quartiles.",
     "The relay opens a connection to an origin for each client connection, so it is no floor where connections are new.",
 ]
 POLICY_NOTES = [
@@ -57,7 +57,7 @@ def spread(values):
 def table(cases, summary):
     """All cases and proxies in one table of plain text, without the columns that would be empty."""
     policies = any(POLICIES[0] in proxies for proxies in summary.values())
-    ratios = [f"x {POLICIES[0]}"] if policies else ["x nginx", "x relay"]
+    ratios = [f"x {POLICIES[0]}"] if policies else ["x nginx", "x relay", "x before"]
     head = ["case", "proxy", "CPU us/req", "+-", "user us", *ratios, "req/s", "p50 ms", "p99 ms", "B/idle conn"]
     rows = [head]
     for case in cases:
@@ -90,7 +90,7 @@ def cells(medians, policies):
         cell("cpu_us", "{:.1f}".format),
         cell("spread", "{:.1%}".format),
         cell("user_us", "{:.2f}".format),
-        *(cell(key, "{:.2f}".format) for key in (["to_base"] if policies else ["to_nginx", "to_relay"])),
+        *(cell(key, "{:.2f}".format) for key in (["to_base"] if policies else ["to_nginx", "to_relay", "to_before"])),
         cell("requests_per_second", "{:,.0f}".format),
         cell("p50_us", lambda us: f"{us / 1000:.2f}"),
         cell("p99_us", lambda us: f"{us / 1000:.2f}"),
