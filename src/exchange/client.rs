@@ -118,15 +118,8 @@ impl Client {
 
     /// Receives into a bulk buffer, waiting until the request slot's deadline, which the caller has set: see [`transfer::recv`].
     pub async fn recv(&self, lane: &Lane) -> Result<Vec<u8>, TransferError> {
-        loop {
-            let readable = self.readable(lane);
-            self.deadline.guard(Slot::Request, readable).await??;
-            let mut buffer = lane.bulk.take();
-            if self.receive(lane, &mut buffer)?.is_some() {
-                return Ok(buffer);
-            }
-            lane.bulk.give(buffer);
-        }
+        let ready = || self.deadline.guard(Slot::Request, self.readable(lane));
+        transfer::recv(lane, ready, |buffer| self.receive(lane, buffer)).await
     }
 
     /// Whether the answer under way is the connection's last: it has had its requests, or the process drains. Then requests that have

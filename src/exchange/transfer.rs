@@ -269,20 +269,23 @@ pub fn received(lane: &Lane, received: io::Result<usize>) -> Result<Option<usize
     }
 }
 
-/// Receives into a bulk buffer, waiting until the slot's deadline, which the caller has set. Empty at the end of the stream.
+/// Receives into a bulk buffer, as `receive` does when `ready` is over; the caller has set that wait's deadline. Empty at the end of the
+/// stream.
 ///
 /// The buffer is taken when there is something to read, so that a wait holds none.
 #[inline]
-pub async fn recv(
+pub async fn recv<R>(
     lane: &Lane,
-    socket: &Socket,
-    deadline: &Deadline,
-    slot: Slot,
-) -> Result<Vec<u8>, TransferError> {
+    ready: impl Fn() -> R,
+    receive: impl Fn(&mut Vec<u8>) -> Result<Option<usize>, TransferError>,
+) -> Result<Vec<u8>, TransferError>
+where
+    R: Future<Output = Result<io::Result<()>, Interrupt>>,
+{
     loop {
-        deadline.guard(slot, socket.readable()).await??;
+        ready().await??;
         let mut buffer = lane.bulk.take();
-        if recv_now(lane, socket, &mut buffer)?.is_some() {
+        if receive(&mut buffer)?.is_some() {
             return Ok(buffer);
         }
         lane.bulk.give(buffer);

@@ -106,7 +106,9 @@ async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8
     }
     loop {
         deadline.set(way.slot, patience);
-        let buffer = match transfer::recv(lane, way.from, deadline, way.slot).await {
+        let ready = || deadline.guard(way.slot, way.from.readable());
+        let receive = |buffer: &mut Vec<u8>| transfer::recv_now(lane, way.from, buffer);
+        let buffer = match transfer::recv(lane, ready, receive).await {
             Ok(buffer) if buffer.is_empty() => return End::Finished,
             Ok(buffer) => buffer,
             Err(error) => return error.into(),

@@ -2,6 +2,8 @@
 //!
 //! No operation has a timer of its own. A task writes when it must have got on; the shard's sweeper looks through all deadlines ten times
 //! a second and wakes the tasks that are late. Nothing is cancelled and nothing is allocated for it.
+//!
+//! The same entry of a task, and the same waker, serve what [arrives](super::arrival) at its socket.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
