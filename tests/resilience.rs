@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use socket2::SockAddr;
-use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, QUIET, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
     ten_thousand_garbage_connections,
@@ -13,6 +13,7 @@ in_each_mode!(
     clients_that_vanish,
     origins_that_misbehave,
     idle_proxy_does_not_work,
+    peers_that_have_finished_and_do_not_read_cost_nothing,
     nobody_gets_anothers_answer,
     address_in_use,
 );
@@ -187,6 +188,25 @@ fn idle_proxy_does_not_work(mode: Mode) {
         used <= Duration::from_millis(50),
         "{used:?} of processor time in an idle second"
     );
+}
+
+/// A client that has sent FIN, and the server of a tunnel: each with a full buffer before it.
+fn peers_that_have_finished_and_do_not_read_cost_nothing(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode).upstream(&[&origin.address], "").start();
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    client.finish_sending();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let (mut tunneled, mut server) = proxy.tunnel(&origin);
+    server.finish_sending();
+    std::thread::scope(|scope| {
+        // Each is stuck until the other end goes.
+        scope.spawn(|| upstream.try_send(vec![b'.'; 100 << 20]));
+        scope.spawn(|| tunneled.try_send(vec![b'.'; 100 << 20]));
+        std::thread::sleep(QUIET);
+        proxy.expect_rest();
+        drop((client, server));
+    });
 }
 
 /// Many clients, few connections to the origin, bodies of all sizes, some clients leaving early: each answer belongs to its request.

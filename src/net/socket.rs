@@ -16,7 +16,7 @@ use std::time::Duration;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpStream, UnixStream};
 use pin_project_lite::pin_project;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
@@ -182,8 +182,27 @@ impl Socket {
     }
 
     /// Waits until a send would not block. May be dropped at any time.
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
-        Ready::new(self, self.stream.writable(false))
+    ///
+    /// # Errors
+    ///
+    /// The wait cannot be begun: descriptors or memory are short.
+    pub async fn writable(&self) -> io::Result<()> {
+        Ready::new(self, self.stream.writable(false)).await?;
+        // What a ring polls for ends, unasked, when the peer has finished sending (IO_POLL_UNMASK in io_uring/poll.c): with a full buffer,
+        // one wait after the other would end at once.
+        if !self.has_room() {
+            let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&set, self, data, epoll::EventFlags::OUT)?;
+            Self::new(set)?.readable().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a send would not block, be it because the connection is broken.
+    fn has_room(&self) -> bool {
+        let mut looked = [PollFd::new(self, PollFlags::OUT)];
+        !matches!(poll(&mut looked, Some(&Timespec::default())), Ok(0))
     }
 
     /// Counts a wait for as long as the kernel may know of it. One that is dropped half-way stays counted.
