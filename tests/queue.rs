@@ -16,6 +16,7 @@ in_each_mode!(
     a_failed_request_frees_its_place,
     a_request_that_met_a_dead_server_waits_for_a_full_one,
     a_request_that_a_server_dropped_waits_for_a_full_one,
+    a_queue_full_of_them_turns_nobody_away_from_an_idle_server,
     connections_are_limited_apart_from_requests,
     idle_connections_of_other_shards_make_room,
 );
@@ -311,4 +312,33 @@ fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
     assert_eq!(busy.request().target, "/first");
     busy.send(ok("first"));
     assert_eq!(first.response("GET").text(), "first");
+}
+
+fn a_queue_full_of_them_turns_nobody_away_from_an_idle_server(mode: Mode) {
+    let [failing, other] = [Origin::bind(), Origin::bind()];
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 1\n\
+             server = [{{ address = \"{}\" }}, {{ address = \"{}\", max_requests = 1 }}]",
+            failing.address, other.address
+        ))
+        .start();
+    let mut first = ask(&proxy, "/first");
+    drop(failing.accept());
+    let mut busy = other.accept();
+    assert_eq!(busy.request().target, "/first");
+    let mut second = ask(&proxy, "/second");
+    drop(failing.accept());
+    await_length(&proxy, 1);
+    let mut third = ask(&proxy, "/third");
+    let mut idle = failing.accept();
+    assert_eq!(idle.request().target, "/third");
+    idle.send(ok("third"));
+    assert_eq!(third.response("GET").text(), "third");
+    busy.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    assert_eq!(busy.request().target, "/second");
+    busy.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
 }

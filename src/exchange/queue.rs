@@ -34,7 +34,7 @@ pub(super) async fn wait(
     tried: &[usize],
 ) -> Result<usize, Unserved> {
     let counters = &lane.counters.upstreams[request.group.id];
-    let Some(turn) = queue.join(!tried.is_empty()) else {
+    let Some(turn) = queue.join(tried) else {
         counters.queue_full.inc();
         return Err(Unserved::NoServer(NoServer::AllFull));
     };
@@ -69,14 +69,10 @@ async fn serve(
             Poll::Pending => Poll::Pending,
         });
         called.await?;
-        if client.socket.peer() == Peer::Gone {
-            return Err(Unserved::ClientGone);
-        }
-        match request
-            .group
-            .choose(request.key, request.traits.bond, tried)
-        {
+        let group = request.group;
+        match group.choose(request.key, request.traits.bond, tried) {
             Err(NoServer::AllFull) => {}
+            Ok(_) if client.socket.peer() == Peer::Gone => return Err(Unserved::ClientGone),
             chosen => return chosen.map_err(Unserved::NoServer),
         }
     }

@@ -165,13 +165,13 @@ impl Group {
             .is_some_and(|server| server.pool.closes_after_one())
     }
 
-    /// The server for a new request with this key or bond. Those that wait come first.
+    /// The server for a new request with this key or bond. Those that wait, and take any server, come first.
     #[inline]
     pub fn choose_first(&self, key: Option<u64>, bond: Option<Bond>) -> Result<usize, NoServer> {
         if let Some(budget) = &self.budget {
             budget.count_request();
         }
-        if self.queue.as_ref().is_some_and(|queue| !queue.is_empty()) {
+        if self.queue.as_ref().is_some_and(Queue::holds_up) {
             return Err(NoServer::AllFull);
         }
         self.choose(key, bond, &[])

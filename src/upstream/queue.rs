@@ -8,20 +8,33 @@ use std::task::{Poll, Waker};
 
 use crate::net::deadline::Ticks;
 
-/// One shard's queue for one upstream. Only its head looks for a server, and whoever stands behind none but picky ones; they are called
-/// when there may be one.
+/// One shard's queue for one upstream. Most requests in it take any server; one that is tried again takes none that it has tried, and
+/// lets those pass that do. Where one looks for a server in vain, others that have tried the same ones would too, so only the first of
+/// them looks; it is called when there may be room.
 #[derive(Debug)]
 pub struct Queue {
     /// How long a request may wait.
     pub patience: Ticks,
-    waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    /// None is empty.
+    lines: RefCell<Vec<Line>>,
+    length: Cell<usize>,
     length_max: usize,
+    /// Requests that have ever joined.
+    joined: Cell<u64>,
 }
 
-#[derive(Debug, Default)]
+/// Requests that have tried the same servers.
+#[derive(Debug)]
+struct Line {
+    /// In ascending order.
+    tried: Rc<[usize]>,
+    waiting: VecDeque<Rc<Waiter>>,
+}
+
+#[derive(Debug)]
 struct Waiter {
-    /// Some servers will not do for it: it may have to let others pass.
-    picky: bool,
+    /// Its place among all that have ever joined.
+    number: u64,
     called: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -30,6 +43,7 @@ struct Waiter {
 #[derive(Debug)]
 pub struct Turn<'q> {
     queue: &'q Queue,
+    tried: Rc<[usize]>,
     waiter: Rc<Waiter>,
 }
 
@@ -38,47 +52,95 @@ impl Queue {
     pub fn new(length_max: usize, patience: Ticks) -> Self {
         Self {
             patience,
-            waiting: RefCell::default(),
+            lines: RefCell::default(),
+            length: Cell::new(0),
             length_max,
+            joined: Cell::new(0),
         }
     }
 
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
+    /// Whether somebody waits who takes any server: a new request need not look for one.
+    pub fn holds_up(&self) -> bool {
+        self.lines.borrow().iter().any(Line::takes_any)
     }
 
-    /// A place at the end; `None` when the queue is full. A `picky` one does not take every server, and holds nobody up who does.
-    pub fn join(&self, picky: bool) -> Option<Turn<'_>> {
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() == self.length_max {
+    /// A place at the end for a request that takes none of the servers `tried`, and has just looked in vain; `None` when the queue is
+    /// full.
+    pub fn join(&self, tried: &[usize]) -> Option<Turn<'_>> {
+        if self.length.get() >= self.length_max {
             return None;
         }
+        self.length.update(|length| length + 1);
+        let number = self.joined.replace(self.joined.get() + 1);
         let waiter = Rc::new(Waiter {
-            picky,
-            ..Waiter::default()
+            number,
+            called: Cell::new(false),
+            waker: RefCell::default(),
         });
-        // There may be room that those in front do not take.
-        let is_next = !waiting.is_empty() && waiting.iter().all(|waiter| waiter.picky);
-        waiter.called.set(is_next);
-        waiting.push_back(Rc::clone(&waiter));
+        let mut tried: Rc<[usize]> = {
+            let mut tried = tried.to_vec();
+            tried.sort_unstable();
+            tried.into()
+        };
+        let mut lines = self.lines.borrow_mut();
+        if let Some(line) = lines.iter_mut().find(|line| line.tried == tried) {
+            tried = Rc::clone(&line.tried);
+            line.waiting.push_back(Rc::clone(&waiter));
+        } else {
+            lines.push(Line {
+                tried: Rc::clone(&tried),
+                waiting: VecDeque::from([Rc::clone(&waiter)]),
+            });
+        }
         Some(Turn {
             queue: self,
+            tried,
             waiter,
         })
     }
 
-    /// Tells the first in the queue that there may be room, and those behind it as far as it is for picky ones to take it.
+    /// Tells that there may be room: the first of each line looks, as far as no one before it takes any server.
     pub fn call(&self) {
-        for waiter in self.waiting.borrow().iter() {
-            waiter.called.set(true);
-            if let Some(waker) = &*waiter.waker.borrow() {
+        let lines = self.lines.borrow();
+        let mut heads: Vec<_> = lines
+            .iter()
+            .filter_map(|line| Some((line.waiting.front()?, line.takes_any())))
+            .collect();
+        heads.sort_unstable_by_key(|(head, _)| head.number);
+        for (head, takes_any) in heads {
+            head.called.set(true);
+            if let Some(waker) = &*head.waker.borrow() {
                 waker.wake_by_ref();
             }
-            if !waiter.picky {
+            if takes_any {
                 return;
             }
         }
+    }
+
+    /// Takes a request out. Gives whether it was the first of its line.
+    fn leave(&self, turn: &Turn<'_>) -> bool {
+        let mut lines = self.lines.borrow_mut();
+        let Some(index) = lines.iter().position(|line| line.tried == turn.tried) else {
+            return false;
+        };
+        let waiting = &mut lines[index].waiting;
+        let place = waiting
+            .iter()
+            .position(|waiter| Rc::ptr_eq(waiter, &turn.waiter));
+        let Some(place) = place else { return false };
+        waiting.remove(place);
+        if waiting.is_empty() {
+            lines.swap_remove(index);
+        }
+        self.length.update(|length| length - 1);
+        place == 0
+    }
+}
+
+impl Line {
+    fn takes_any(&self) -> bool {
+        self.tried.is_empty()
     }
 }
 
@@ -99,15 +161,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     /// The next in the queue is called: there may be room for more than one.
     fn drop(&mut self) {
-        let mut waiting = self.queue.waiting.borrow_mut();
-        let place = waiting
-            .iter()
-            .position(|waiter| Rc::ptr_eq(waiter, &self.waiter));
-        let Some(place) = place else { return };
-        waiting.remove(place);
-        let was_next = waiting.iter().take(place).all(|waiter| waiter.picky);
-        drop(waiting);
-        if was_next {
+        if self.queue.leave(self) {
             self.queue.call();
         }
     }
@@ -130,8 +184,9 @@ mod tests {
     #[test]
     fn the_first_is_called_and_calls_the_next_when_it_leaves() {
         let queue = Queue::new(3, Duration::from_secs(1).into());
-        let turns = [(); 3].map(|()| queue.join(false).expect("room"));
-        assert!(queue.join(false).is_none(), "the queue is full");
+        let turns = [(); 3].map(|()| queue.join(&[]).expect("room"));
+        assert!(queue.join(&[]).is_none(), "the queue is full");
+        assert!(queue.holds_up());
         queue.call();
         let [first, second, third] = turns;
         assert!(
@@ -143,14 +198,15 @@ mod tests {
         assert!(is_called(&second) && !is_called(&third));
         drop(second);
         drop(third);
-        assert!(queue.is_empty());
+        assert!(!queue.holds_up());
         queue.call();
+        assert!(queue.join(&[]).is_some(), "there is room again");
     }
 
     #[test]
     fn one_that_leaves_from_the_middle_calls_nobody() {
         let queue = Queue::new(3, Duration::from_secs(1).into());
-        let [first, second, third] = [(); 3].map(|()| queue.join(false).expect("room"));
+        let [first, second, third] = [(); 3].map(|()| queue.join(&[]).expect("room"));
         drop(second);
         assert!(!is_called(&first) && !is_called(&third));
         drop(first);
@@ -158,16 +214,34 @@ mod tests {
     }
 
     #[test]
-    fn picky_ones_hold_nobody_up() {
+    fn who_does_not_take_every_server_holds_nobody_up_who_does() {
         let queue = Queue::new(5, Duration::from_secs(1).into());
-        let [picky, any, behind] =
-            [true, false, false].map(|picky| queue.join(picky).expect("room"));
-        assert!(!is_called(&picky), "it has just looked");
-        assert!(is_called(&any), "there may be room for it");
-        assert!(!is_called(&behind));
+        let picky = queue.join(&[0]).expect("room");
+        assert!(!queue.holds_up());
+        let [any, behind] = [(); 2].map(|()| queue.join(&[]).expect("room"));
+        assert!(queue.holds_up());
         queue.call();
         assert!(is_called(&picky) && is_called(&any) && !is_called(&behind));
         drop(any);
         assert!(is_called(&picky) && is_called(&behind));
+    }
+
+    #[test]
+    fn one_of_those_that_have_tried_the_same_is_called() {
+        let queue = Queue::new(9, Duration::from_secs(1).into());
+        let tried: [&[usize]; 6] = [&[1, 0], &[0, 1], &[0], &[], &[2], &[0]];
+        let turns = tried.map(|tried| queue.join(tried).expect("room"));
+        let called = || turns.each_ref().map(is_called);
+        assert_eq!(called(), [false; 6], "they have just looked");
+        queue.call();
+        assert_eq!(
+            called(),
+            [true, false, true, true, false, false],
+            "up to the one that takes any"
+        );
+        let mut turns = turns.into_iter();
+        drop(turns.next());
+        let called: Vec<_> = turns.map(|turn| is_called(&turn)).collect();
+        assert!(called[0], "the next in the line");
     }
 }
