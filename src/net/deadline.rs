@@ -146,7 +146,8 @@ impl Deadlines {
     pub fn sweep(&self, ticks: u32) {
         let now = self.now.get().saturating_add(ticks);
         self.now.set(now);
-        for entry in self.pages.borrow().iter().flat_map(|page| page.iter()) {
+        let pages = self.pages.borrow();
+        for entry in pages.iter().flat_map(|page| page.iter()) {
             // Nearly all are neither due: one comparison each.
             if entry.due.iter().any(|due| due.get() <= now) {
                 for (slot, due) in entry.due.iter().enumerate() {
@@ -158,7 +159,6 @@ impl Deadlines {
                 entry.wake();
             }
         }
-        let pages = self.pages.borrow();
         for index in self.pausing.borrow_mut().drain(..) {
             pages[index as usize / PAGE_ENTRIES][index as usize % PAGE_ENTRIES].wake();
         }
