@@ -18,6 +18,7 @@ in_each_mode!(
     half_a_pipelined_head_is_not_waited_for,
     empty_lines_are_not_waited_for,
     slow_reader_gets_all,
+    silent_clients_are_not_late,
     mixed_load_is_counted_on_both_sides,
 );
 
@@ -326,4 +327,22 @@ fn upload_and_stay(address: SocketAddr, seen: &Seen) {
     while client.try_send(POST).is_ok() && upload(&mut client) {
         seen.answered.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The drain ends them, and no timeout of theirs.
+fn silent_clients_are_not_late(mode: Mode) {
+    let origin = Origin::bind();
+    let mut proxy = config(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    let mut silent: Vec<_> = (0..5).map(|_| proxy.connect()).collect();
+    proxy.signal("TERM");
+    silent.iter_mut().for_each(Wire::expect_end);
+    let timeouts = proxy.status()["totals"]["timeouts"].take();
+    assert_eq!(timeouts["client_header"], 0, "{timeouts}");
+    upstream.send(ok("fine"));
+    assert_eq!(client.response("GET").text(), "fine");
+    expect_exit_0(&mut proxy);
 }

@@ -81,7 +81,12 @@ async fn begins_late(client: &Client, why: Interrupt) -> bool {
             let ready = client
                 .deadline
                 .guard(Slot::Request, client.socket.readable());
-            matches!(ready.await, Ok(Ok(())))
+            let begun = matches!(ready.await, Ok(Ok(())));
+            if !begun {
+                // The drain ends it, and no timeout of the client's.
+                client.deadline.clear(Slot::Request);
+            }
+            begun
         }
     }
 }
