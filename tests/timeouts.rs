@@ -6,10 +6,15 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{
-    Config, Mode, Origin, PATIENCE, Proxy, Wire, all_at_once, in_each_mode, ok, took_about,
+    Config, Mode, Origin, PATIENCE, Proxy, Wire, all_at_once, eventually, in_each_mode, ok,
+    took_about,
 };
 
-in_each_mode!(each_timeout, what_makes_progress_is_not_overdue,);
+in_each_mode!(
+    each_timeout,
+    what_makes_progress_is_not_overdue,
+    answers_that_came_while_the_process_stood_still_are_in_time,
+);
 
 const SET: Duration = Duration::from_millis(500);
 
@@ -38,8 +43,16 @@ fn each_timeout(mode: Mode) {
             half_a_head_behind_lines,
         ),
         ("write, to the client", client_that_does_not_read),
+        (
+            "write, to a client that has finished",
+            finished_client_that_does_not_read,
+        ),
         ("write, to the origin", origin_that_does_not_read),
         ("tunnel_idle", idle_tunnel),
+        (
+            "tunnel_idle, to an origin that has finished",
+            tunnel_to_a_finished_origin,
+        ),
         ("connect_timeout", origin_that_does_not_accept),
         (
             "connect_timeout, next server",
@@ -81,7 +94,9 @@ fn what_makes_progress_is_not_overdue(mode: Mode) {
 fn start(mode: Mode, timeouts: &str, upstream: &str) -> (Proxy, Origin) {
     let origin = Origin::bind();
     let proxy = Config::new(mode)
-        .tables(&format!("[timeouts]\n{timeouts}"))
+        .tables(&format!(
+            "[timeouts]\n{timeouts}\n[admin]\naddress = \"127.0.0.1:0\""
+        ))
         .upstream(&[&origin.address], upstream)
         .start();
     (proxy, origin)
@@ -287,6 +302,24 @@ fn client_that_does_not_read(mode: Mode) {
     assert!(bytes.len() < 100_000_000);
 }
 
+/// Its FIN is no room in its socket's buffer.
+fn finished_client_that_does_not_read(mode: Mode) {
+    let (proxy, origin) = start(mode, "write = \"500ms\"", "");
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    client.finish_sending();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let _ = upstream.try_send(vec![b'.'; 100 << 20]);
+    expect_timeout(&proxy, "write");
+}
+
+/// The timeout that has ended the only exchange.
+#[track_caller]
+fn expect_timeout(proxy: &Proxy, kind: &str) {
+    eventually("one timeout is counted", || {
+        proxy.status()["totals"]["timeouts"][kind] == 1
+    });
+}
+
 fn origin_that_does_not_read(mode: Mode) {
     let (proxy, origin) = start(mode, "write = \"500ms\"", "retries = 0");
     let mut client = proxy.connect();
@@ -314,6 +347,14 @@ fn idle_tunnel(mode: Mode) {
     upstream.expect_end();
     client.expect_end();
     took_about(since, SET);
+}
+
+fn tunnel_to_a_finished_origin(mode: Mode) {
+    let (proxy, origin) = start(mode, "tunnel_idle = \"500ms\"", "");
+    let (mut client, mut upstream) = proxy.tunnel(&origin);
+    upstream.finish_sending();
+    let _ = client.try_send(vec![b'.'; 100 << 20]);
+    expect_timeout(&proxy, "tunnel_idle");
 }
 
 fn origin_that_does_not_accept(mode: Mode) {
@@ -488,4 +529,23 @@ fn upload_longer_than_response_header(mode: Mode) {
     upstream.expect("12");
     upstream.send(ok("fine"));
     assert_eq!(client.response("POST").text(), "fine");
+}
+
+/// More of them than a ring brings at once: all are read before anybody is late.
+fn answers_that_came_while_the_process_stood_still_are_in_time(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"1s\"");
+    let (mut clients, mut upstreams): (Vec<_>, Vec<_>) =
+        (0..40).map(|_| proxy.reach(&origin)).unzip();
+    std::thread::sleep(SET);
+    proxy.suspend();
+    // The clock's tick comes first.
+    std::thread::sleep(Duration::from_millis(200));
+    for upstream in &mut upstreams {
+        upstream.send(ok("in time"));
+    }
+    std::thread::sleep(Duration::from_millis(800));
+    proxy.resume();
+    for client in &mut clients {
+        assert_eq!(client.response("GET").text(), "in time");
+    }
 }

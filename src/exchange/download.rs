@@ -84,11 +84,12 @@ impl Answering<'_> {
         loop {
             self.readable(server).await?;
             let mut buffer = self.lane.bulk.take();
-            match transfer::recv_now(self.lane, server, &mut buffer) {
-                Ok(Some(_)) => return Ok(buffer),
-                Ok(None) => self.lane.bulk.give(buffer),
-                Err(_) => return Err(Failure::NoAnswer),
+            let received = transfer::recv_now(self.lane, server, &mut buffer);
+            if let Ok(Some(_)) = received {
+                return Ok(buffer);
             }
+            self.lane.bulk.give(buffer);
+            received.map_err(|_| Failure::NoAnswer)?;
         }
     }
 
@@ -114,17 +115,16 @@ impl Answering<'_> {
             return Ok(());
         }
         let mut output = self.lane.take_for(input.len());
-        let moved = reader
-            .transfer(input, coding, &self.lane.limits, &mut output)
-            .map_err(|_| truncated)?;
-        finish.reusable &= moved.consumed == input.len();
-        let sent = if output.is_empty() {
-            Ok(())
-        } else {
-            self.send(&output).await
+        let moved = reader.transfer(input, coding, &self.lane.limits, &mut output);
+        let sent = match moved {
+            Err(_) => Err(truncated),
+            Ok(_) if output.is_empty() => Ok(()),
+            Ok(_) => self.send(&output).await,
         };
         self.lane.give(output);
         sent?;
+        let moved = moved.map_err(|_| truncated)?;
+        finish.reusable &= moved.consumed == input.len();
         finish.body_bytes += moved.data;
         Ok(())
     }

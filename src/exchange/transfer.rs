@@ -181,7 +181,8 @@ async fn send_rest(
         }
         match hindrance {
             Hindrance::Full => {
-                deadline.set(slot, patience.stall);
+                let stalled = Ticks::between(progress_at, deadline.now());
+                deadline.set(slot, patience.stall.saturating_sub(stalled));
                 deadline.guard(slot, socket.writable()).await??;
             }
             Hindrance::Shortage => wait_for_memory(deadline, progress_at, patience.stall).await?,
@@ -285,10 +286,12 @@ where
     loop {
         ready().await??;
         let mut buffer = lane.bulk.take();
-        if receive(&mut buffer)?.is_some() {
+        let received = receive(&mut buffer);
+        if let Ok(Some(_)) = received {
             return Ok(buffer);
         }
         lane.bulk.give(buffer);
+        received?;
     }
 }
 

@@ -173,12 +173,14 @@ impl Upload {
             return self.send(lane, client, server, &input[..taken]).await;
         }
         let mut output = lane.take_for(input.len());
-        let moved = self
-            .transfer(lane, input, &mut output)
-            .map_err(UploadError::Refused)?;
-        self.keep(lane, &output, moved.data, sent);
-        keep_rest(client, &input[moved.consumed..]);
-        let passed = self.send(lane, client, server, &output).await;
+        let passed = match self.transfer(lane, input, &mut output) {
+            Ok(moved) => {
+                self.keep(lane, &output, moved.data, sent);
+                keep_rest(client, &input[moved.consumed..]);
+                self.send(lane, client, server, &output).await
+            }
+            Err(why) => Err(UploadError::Refused(why)),
+        };
         lane.give(output);
         passed
     }
