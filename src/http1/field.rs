@@ -203,11 +203,6 @@ impl Fields {
         self.all.push(field);
     }
 
-    /// How many there is room for without another allocation.
-    pub const fn capacity(&self) -> usize {
-        self.all.capacity()
-    }
-
     /// Forgets them all.
     pub fn clear(&mut self) {
         self.all.clear();

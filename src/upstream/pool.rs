@@ -63,11 +63,6 @@ impl Connection {
         }
     }
 
-    /// Whether it has carried a request before.
-    pub const fn is_reused(&self) -> bool {
-        self.requests > 0
-    }
-
     /// Counts a request.
     pub const fn count_request(&mut self) {
         self.requests += 1;
