@@ -47,7 +47,7 @@ pub async fn connect<S: Deref<Target = Socket>>(
         Begun::Connected(socket) => return Ok(keep(Socket::new(socket.into())?)),
         Begun::Pending(socket) => keep(Socket::new(socket.into())?),
     };
-    socket.writable().await?;
+    socket.connected().await?;
     match SockRef::from(&socket.as_fd()).take_error()? {
         None => Ok(socket),
         Some(error) => Err(error),

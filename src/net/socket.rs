@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpStream, UnixStream};
+use monoio::utils::is_legacy;
 use pin_project_lite::pin_project;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
@@ -181,6 +182,11 @@ impl Socket {
         Ready::new(self, self.stream.readable(false))
     }
 
+    /// Waits for the end of a connect that has begun: `SO_ERROR` then says how it went. May be dropped at any time.
+    pub fn connected(&self) -> impl Future<Output = io::Result<()>> + '_ {
+        Ready::new(self, self.stream.writable(false))
+    }
+
     /// Waits until a send would not block. May be dropped at any time.
     ///
     /// # Errors
@@ -190,7 +196,7 @@ impl Socket {
         Ready::new(self, self.stream.writable(false)).await?;
         // What a ring polls for ends, unasked, when the peer has finished sending (IO_POLL_UNMASK in io_uring/poll.c): with a full buffer,
         // one wait after the other would end at once.
-        if !self.has_room() {
+        if !is_legacy() && !self.has_room() {
             let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             let data = epoll::EventData::new_u64(0);
             epoll::add(&set, self, data, epoll::EventFlags::OUT)?;
