@@ -42,6 +42,27 @@ fn one_at_a_time(mode: Mode, settings: &str) -> (Proxy, Origin) {
     (proxy, origin)
 }
 
+/// A server that takes any number of requests at a time, as configuration.
+fn any_number(address: &str) -> String {
+    format!("{{ address = \"{address}\" }}")
+}
+
+/// A server that takes one request at a time, as configuration.
+fn one_request(address: &str) -> String {
+    format!("{{ address = \"{address}\", max_requests = 1 }}")
+}
+
+/// A proxy that asks the first of these servers that has room.
+fn in_order(mode: Mode, queue: usize, servers: [String; 2]) -> Proxy {
+    Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = {queue}\nserver = [{}]",
+            servers.join(", ")
+        ))
+        .start()
+}
+
 fn ask(proxy: &Proxy, target: &str) -> Wire {
     let mut client = proxy.connect();
     client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -262,15 +283,11 @@ fn idle_connections_of_other_shards_make_room(mode: Mode) {
 /// It never reached a server, so it may wait like one that has just come.
 fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
     let origin = Origin::bind();
-    let proxy = Config::new(mode)
-        .tables(ADMIN)
-        .tables(&format!(
-            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 8\n\
-             server = [{{ address = \"{}\" }}, {{ address = \"{}\", max_requests = 1 }}]",
-            Origin::nowhere(),
-            origin.address
-        ))
-        .start();
+    let proxy = in_order(
+        mode,
+        8,
+        [any_number(&Origin::nowhere()), one_request(&origin.address)],
+    );
     let mut first = ask(&proxy, "/first");
     let mut upstream = origin.accept();
     assert_eq!(upstream.request().target, "/first");
@@ -285,14 +302,11 @@ fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
 
 fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
     let [failing, other] = [Origin::bind(), Origin::bind()];
-    let proxy = Config::new(mode)
-        .tables(ADMIN)
-        .tables(&format!(
-            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 8\n\
-             server = [{{ address = \"{}\", max_requests = 1 }}, {{ address = \"{}\", max_requests = 1 }}]",
-            failing.address, other.address
-        ))
-        .start();
+    let proxy = in_order(
+        mode,
+        8,
+        [one_request(&failing.address), one_request(&other.address)],
+    );
     let mut first = ask(&proxy, "/first");
     let mut upstream = failing.accept();
     assert_eq!(upstream.request().target, "/first");
@@ -316,14 +330,11 @@ fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
 
 fn a_queue_full_of_them_turns_nobody_away_from_an_idle_server(mode: Mode) {
     let [failing, other] = [Origin::bind(), Origin::bind()];
-    let proxy = Config::new(mode)
-        .tables(ADMIN)
-        .tables(&format!(
-            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 1\n\
-             server = [{{ address = \"{}\" }}, {{ address = \"{}\", max_requests = 1 }}]",
-            failing.address, other.address
-        ))
-        .start();
+    let proxy = in_order(
+        mode,
+        1,
+        [any_number(&failing.address), one_request(&other.address)],
+    );
     let mut first = ask(&proxy, "/first");
     drop(failing.accept());
     let mut busy = other.accept();

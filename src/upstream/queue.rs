@@ -15,7 +15,7 @@ use crate::net::deadline::Ticks;
 pub struct Queue {
     /// How long a request may wait.
     pub patience: Ticks,
-    /// None is empty.
+    /// In the order of their first waiters. None is empty.
     lines: RefCell<Vec<Line>>,
     length: Cell<usize>,
     length_max: usize,
@@ -26,7 +26,6 @@ pub struct Queue {
 /// Requests that have tried the same servers.
 #[derive(Debug)]
 struct Line {
-    /// In ascending order.
     tried: Rc<[usize]>,
     waiting: VecDeque<Rc<Waiter>>,
 }
@@ -77,21 +76,18 @@ impl Queue {
             called: Cell::new(false),
             waker: RefCell::default(),
         });
-        let mut tried: Rc<[usize]> = {
-            let mut tried = tried.to_vec();
-            tried.sort_unstable();
-            tried.into()
-        };
         let mut lines = self.lines.borrow_mut();
-        if let Some(line) = lines.iter_mut().find(|line| line.tried == tried) {
-            tried = Rc::clone(&line.tried);
+        let tried = if let Some(line) = lines.iter_mut().find(|line| line.is_of(tried)) {
             line.waiting.push_back(Rc::clone(&waiter));
+            Rc::clone(&line.tried)
         } else {
+            let tried: Rc<[usize]> = tried.into();
             lines.push(Line {
                 tried: Rc::clone(&tried),
                 waiting: VecDeque::from([Rc::clone(&waiter)]),
             });
-        }
+            tried
+        };
         Some(Turn {
             queue: self,
             tried,
@@ -101,18 +97,14 @@ impl Queue {
 
     /// Tells that there may be room: the first of each line looks, as far as no one before it takes any server.
     pub fn call(&self) {
-        let lines = self.lines.borrow();
-        let mut heads: Vec<_> = lines
-            .iter()
-            .filter_map(|line| Some((line.waiting.front()?, line.takes_any())))
-            .collect();
-        heads.sort_unstable_by_key(|(head, _)| head.number);
-        for (head, takes_any) in heads {
-            head.called.set(true);
-            if let Some(waker) = &*head.waker.borrow() {
-                waker.wake_by_ref();
+        for line in &*self.lines.borrow() {
+            if let Some(first) = line.waiting.front() {
+                first.called.set(true);
+                if let Some(waker) = &*first.waker.borrow() {
+                    waker.wake_by_ref();
+                }
             }
-            if takes_any {
+            if line.takes_any() {
                 return;
             }
         }
@@ -121,7 +113,7 @@ impl Queue {
     /// Takes a request out. Gives whether it was the first of its line.
     fn leave(&self, turn: &Turn<'_>) -> bool {
         let mut lines = self.lines.borrow_mut();
-        let Some(index) = lines.iter().position(|line| line.tried == turn.tried) else {
+        let Some(index) = lines.iter().position(|line| line.is_of(&turn.tried)) else {
             return false;
         };
         let waiting = &mut lines[index].waiting;
@@ -130,15 +122,30 @@ impl Queue {
             .position(|waiter| Rc::ptr_eq(waiter, &turn.waiter));
         let Some(place) = place else { return false };
         waiting.remove(place);
-        if waiting.is_empty() {
-            lines.swap_remove(index);
-        }
         self.length.update(|length| length - 1);
+        if place == 0 {
+            let line = lines.remove(index);
+            if let Some(first) = line.first() {
+                let index = lines.partition_point(|other| other.first() < Some(first));
+                lines.insert(index, line);
+            }
+        }
         place == 0
     }
 }
 
 impl Line {
+    /// Whether it is the line of those that have tried these servers, in whichever order.
+    fn is_of(&self, tried: &[usize]) -> bool {
+        tried.iter().all(|server| self.tried.contains(server))
+            && self.tried.iter().all(|server| tried.contains(server))
+    }
+
+    /// The number of its first waiter.
+    fn first(&self) -> Option<u64> {
+        self.waiting.front().map(|waiter| waiter.number)
+    }
+
     fn takes_any(&self) -> bool {
         self.tried.is_empty()
     }
@@ -239,9 +246,14 @@ mod tests {
             [true, false, true, true, false, false],
             "up to the one that takes any"
         );
-        let mut turns = turns.into_iter();
-        drop(turns.next());
-        let called: Vec<_> = turns.map(|turn| is_called(&turn)).collect();
-        assert!(called[0], "the next in the line");
+        let [first, second, third, any, behind, last] = turns;
+        drop(first);
+        assert!(is_called(&second), "the next in the line");
+        assert!(is_called(&third) && is_called(&any), "they still may look");
+        drop(third);
+        // Its line's first has come after the one that takes any.
+        assert!(!is_called(&behind) && !is_called(&last));
+        drop(any);
+        assert!(is_called(&second) && is_called(&behind) && is_called(&last));
     }
 }
