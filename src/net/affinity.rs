@@ -1,6 +1,12 @@
-//! Which CPUs the process may use (`sched_getaffinity(2)`, cgroup v2 `cpu.max`), and pinning to one of them.
+//! Which CPUs the process may use (`sched_getaffinity(2)`, the quota of its cgroup), and pinning to one of them.
+
+use std::fs;
+use std::path::Path;
 
 use core_affinity::CoreId;
+
+/// Where cgroups are mounted (cgroups(7)).
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The CPUs of the process's affinity mask, in ascending order; empty when the kernel does not say.
 pub fn usable_cpus() -> Vec<usize> {
@@ -15,25 +21,47 @@ pub fn usable_cpus() -> Vec<usize> {
 
 /// Whole CPUs that the cgroup's quota amounts to, rounded up; `None` without a quota.
 pub fn quota_cpus() -> Option<usize> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    // A quota of any group above counts too.
-    std::path::Path::new(path)
-        .ancestors()
-        .filter_map(|group| {
-            let relative = group.strip_prefix("/").unwrap_or(group);
-            std::fs::read_to_string(
-                std::path::Path::new("/sys/fs/cgroup")
-                    .join(relative)
-                    .join("cpu.max"),
-            )
-            .ok()
-        })
-        .filter_map(|text| parse_quota(&text))
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups
+        .lines()
+        .filter_map(|group| quota_of(group, Path::new(CGROUPS)))
         .min()
 }
 
-/// `quota period` in microseconds, or `max period`.
+/// The smallest quota of one of the process's groups, `number:controllers:path`, and those above it.
+fn quota_of(group: &str, mount: &Path) -> Option<usize> {
+    let (_, group) = group.split_once(':')?;
+    let (controllers, path) = group.split_once(':')?;
+    let is_v2 = controllers.is_empty();
+    if !is_v2 && !controllers.split(',').any(|controller| controller == "cpu") {
+        return None;
+    }
+    let quota_in = |directory: &Path| {
+        let read = |file| fs::read_to_string(directory.join(file)).ok();
+        parse_quota(&if is_v2 {
+            read("cpu.max")?
+        } else {
+            format!(
+                "{} {}",
+                read("cpu.cfs_quota_us")?.trim(),
+                read("cpu.cfs_period_us")?
+            )
+        })
+    };
+    // With cgroup v1 the controller's own mount, or the link with its name to one that it shares.
+    let mount = if is_v2 {
+        mount.to_owned()
+    } else {
+        mount.join("cpu")
+    };
+    // Seen from inside of a container, its own group is the mount itself.
+    let ancestors = Path::new(path).ancestors();
+    ancestors
+        .filter_map(|above| quota_in(&mount.join(above.strip_prefix("/").unwrap_or(above))))
+        .min()
+}
+
+/// `quota period` in microseconds; a quota of `max` or -1 is none.
 fn parse_quota(text: &str) -> Option<usize> {
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period): (usize, usize) = (quota.parse().ok()?, period.parse().ok()?);
@@ -63,11 +91,40 @@ mod tests {
             ("max 100000\n", None),
             ("150000 100000\n", Some(2)),
             ("50000 100000\n", Some(1)),
+            ("-1 100000\n", None),
             ("junk", None),
             ("1 0", None),
         ];
         for (text, cpus) in cases {
             assert_eq!(parse_quota(text), cpus, "{text}");
         }
+    }
+
+    #[test]
+    fn both_versions_of_cgroups_count_with_all_groups_above() {
+        let mount = std::env::temp_dir().join(format!("ringlane-cgroup-{}", std::process::id()));
+        let write = |file: &str, text: &str| {
+            let path = mount.join(file);
+            fs::create_dir_all(path.parent().expect("it is in the mount")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        write("a/cpu.max", "300000 100000\n");
+        write("a/b/cpu.max", "max 100000\n");
+        write("cpu/cpu.cfs_quota_us", "-1\n");
+        write("cpu/cpu.cfs_period_us", "100000\n");
+        write("cpu/c/cpu.cfs_quota_us", "150000\n");
+        write("cpu/c/cpu.cfs_period_us", "100000\n");
+        let cases = [
+            ("0::/a/b", Some(3)),
+            ("0::/elsewhere", None),
+            ("4:cpu,cpuacct:/c/d", Some(2)),
+            ("4:cpuacct,cpu:/", None),
+            ("5:cpuset:/c", None),
+            ("junk", None),
+        ];
+        for (group, cpus) in cases {
+            assert_eq!(quota_of(group, &mount), cpus, "{group}");
+        }
+        fs::remove_dir_all(&mount).expect("it is ours");
     }
 }
