@@ -237,7 +237,7 @@ fn a_crowd_that_is_woken_at_once(mode: Mode) {
     eventually("all connect", || {
         proxy.server(0)["active"].as_u64() == Some(CLIENTS as u64)
     });
-    // The clock goes on by a second at most while the proxy stands still.
+    // The clock does not go on while the proxy stands still.
     std::thread::sleep(Duration::from_millis(2500).saturating_sub(since.elapsed()));
     proxy.suspend();
     std::thread::sleep(Duration::from_secs(4).saturating_sub(since.elapsed()));

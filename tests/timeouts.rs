@@ -14,6 +14,7 @@ in_each_mode!(
     each_timeout,
     what_makes_progress_is_not_overdue,
     answers_that_came_while_the_process_stood_still_are_in_time,
+    time_in_which_the_process_stood_still_is_not_counted,
 );
 
 const SET: Duration = Duration::from_millis(500);
@@ -529,6 +530,22 @@ fn upload_longer_than_response_header(mode: Mode) {
     upstream.expect("12");
     upstream.send(ok("fine"));
     assert_eq!(client.response("POST").text(), "fine");
+}
+
+/// What is set right after it is set by a clock that is behind.
+fn time_in_which_the_process_stood_still_is_not_counted(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"2s\"");
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send(ok("before"));
+    assert_eq!(client.response("GET").text(), "before");
+    proxy.suspend();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_secs(2));
+    proxy.resume();
+    upstream.request();
+    std::thread::sleep(Duration::from_millis(1500));
+    upstream.send(ok("in time"));
+    assert_eq!(client.response("GET").text(), "in time");
 }
 
 /// More of them than a ring brings at once: all are read before anybody is late.

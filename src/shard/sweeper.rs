@@ -9,9 +9,6 @@ use crate::exchange::lane::Lane;
 use crate::net::deadline::TICK;
 use crate::net::timer::Interval;
 
-/// The clock goes on by a second at most between two sweeps: what peers sent while the shard stood still is yet to be read, and their time
-/// must not be over before that.
-const TICKS_MAX: u32 = 10;
 /// Ticks between two looks at the pools: one second.
 const POOL_TICKS: u32 = 10;
 
@@ -30,18 +27,21 @@ pub async fn run(
     let interval = Interval::new(TICK)?;
     let (mut told, mut closed) = (false, false);
     let mut pools_due = POOL_TICKS;
-    let mut behind = 0;
+    let (mut behind, mut skipped) = (false, 0);
     loop {
-        let mut ticks = interval.tick().await?;
+        let ticks = interval.tick().await?;
         lane.counters.sweeps.inc();
-        if ticks > 1 && behind == 0 {
+        let was_behind = mem::replace(&mut behind, ticks > 1);
+        if behind && !was_behind {
             // One completion queue does not hold all that came while the shard stood still. It is read before anybody is late.
-            behind = ticks;
+            skipped = ticks;
             continue;
         }
-        ticks += mem::take(&mut behind);
+        let ticks = ticks + mem::take(&mut skipped);
         ring.inspect(|ring| ring.begin());
-        lane.deadlines.sweep(ticks.min(TICKS_MAX));
+        // Time in which the shard stood still is nobody's: what was set meanwhile was set by a clock that was behind, and would come
+        // early if that caught up.
+        lane.deadlines.sweep(1);
         lane.sweep_groups();
         ring.inspect(|ring| ring.end());
         lane.update_date();
