@@ -280,7 +280,7 @@ async fn rest<'l>(
         // Half of an empty line begins nothing: the connection is still at rest.
         let begun = *client.pending.borrow() != b"\r";
         if begun {
-            check_memory(lane)?;
+            check_memory(lane, client)?;
             if !std::mem::replace(&mut timed, true) {
                 client
                     .deadline
@@ -296,7 +296,7 @@ async fn rest<'l>(
         match wait.await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Ok(Step::Gone),
-            Err(_) if begun => return Err(Box::new(overdue(lane))),
+            Err(_) if begun => return Err(Box::new(overdue(lane, client))),
             Err(_) => {
                 client.pending.take();
                 return Ok(Step::Nothing);
@@ -320,17 +320,18 @@ fn receive_more(lane: &Lane, client: &Client) -> bool {
 }
 
 /// Refuses a head that has begun while memory is short: the rest of it would take more.
-fn check_memory(lane: &Lane) -> Result<(), Box<Rejection>> {
+fn check_memory(lane: &Lane, client: &Client) -> Result<(), Box<Rejection>> {
     lane.memory.as_ref().map_or(Ok(()), |memory| {
         let admitted = memory.admit_more(lane);
-        admitted.map_err(|answer| Box::new(Rejection::of_unread(answer)))
+        admitted.map_err(|answer| Box::new(Rejection::of_unread(answer, &client.pending.borrow())))
     })
 }
 
 /// The head did not come in time.
-fn overdue(lane: &Lane) -> Rejection {
+fn overdue(lane: &Lane, client: &Client) -> Rejection {
     lane.counters.timeout(TimeoutKind::ClientHeader).inc();
-    Rejection::of_unread(Answer::new(408, "request head did not come in time"))
+    let answer = Answer::new(408, "request head did not come in time");
+    Rejection::of_unread(answer, &client.pending.borrow())
 }
 
 async fn reject(lane: &Lane, client: &Client, rejection: &Rejection) -> After {

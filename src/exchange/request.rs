@@ -13,7 +13,7 @@ use super::route;
 use super::sticky;
 use super::upload::Upload;
 use crate::config::{HostPolicy, Underscores};
-use crate::http1::answer::{Answer, prefers_json};
+use crate::http1::answer::{Answer, prefers_json, prefers_json_unread};
 use crate::http1::body::{Coding, Reader};
 use crate::http1::client::forwarded_address;
 use crate::http1::field::{Name, Span, list};
@@ -90,11 +90,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Answers a request whose head never came whole.
-    pub const fn of_unread(answer: Answer) -> Self {
+    /// Answers a request whose head never came whole, but for `bytes`.
+    pub fn of_unread(answer: Answer, bytes: &[u8]) -> Self {
         Self {
             answer,
-            json: true,
+            json: prefers_json_unread(bytes),
             to_head: false,
             minor: 1,
             persistent: false,
@@ -108,7 +108,7 @@ impl Rejection {
     fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8]) -> Self {
         Self {
             answer: Answer::new(refusal.status(), refusal.as_str()),
-            json: prefers_json(&head.fields, bytes),
+            json: prefers_json_unread(bytes),
             to_head: head.method.of(bytes) == b"HEAD",
             minor: head.minor,
             persistent: false,

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use http::StatusCode;
 
 use super::class::trim;
-use super::field::{Fields, Name, list};
+use super::field::{Field, Fields, Name, Span, list};
 use super::forward::{write_field, write_number, write_status_line};
 
 /// An answer of our own.
@@ -101,6 +101,34 @@ pub fn prefers_json(fields: &Fields, bytes: &[u8]) -> bool {
         Ordering::Equal if json.place == text.place => none || json.weight > 0 && !other_text,
         Ordering::Equal => json.place < text.place,
     }
+}
+
+/// Accept fields of a head that was refused that are looked at: memory may be short.
+const ACCEPT_FIELDS_MAX: usize = 16;
+
+/// The same for a head that could not be read, or has not come whole: by those of its lines that look like an Accept field.
+#[cold]
+pub fn prefers_json_unread(bytes: &[u8]) -> bool {
+    let mut fields = Fields::default();
+    let mut start = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+    for line in bytes[start..].split_inclusive(|&b| b == b'\n') {
+        let text = line.trim_ascii_end();
+        if text.is_empty() || !line.ends_with(b"\n") || fields.len() == ACCEPT_FIELDS_MAX {
+            break;
+        }
+        if let Some(colon) = memchr::memchr(b':', text)
+            && Name::of(&text[..colon]) == Name::Accept
+        {
+            fields.push(Field {
+                kind: Name::Accept,
+                name: Span::new(start, start + colon),
+                value: Span::new(start + colon + 1, start + text.len()),
+                is_plain: false,
+            });
+        }
+        start += line.len();
+    }
+    prefers_json(&fields, bytes)
 }
 
 /// How much a media type is wished for: what the most specific range says that covers it.
@@ -218,6 +246,7 @@ mod tests {
             };
             head.parse(&bytes, &limits).expect("a valid head");
             assert_eq!(prefers_json(&head.fields, &bytes), json, "{fields}");
+            assert_eq!(prefers_json_unread(&bytes), json, "{fields}");
         }
     }
 }
