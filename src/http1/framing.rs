@@ -97,6 +97,7 @@ fn refused_coding(value: &[u8]) -> Refusal {
     let ends_chunked = list(value)
         .last()
         .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let alone = list(value).count() == 1;
     let times = list(value)
         .filter(|coding| coding.eq_ignore_ascii_case(b"chunked"))
         .count();
@@ -112,7 +113,7 @@ fn refused_coding(value: &[u8]) -> Refusal {
         .iter()
         .any(|name| coding.eq_ignore_ascii_case(name))
     });
-    if ends_chunked && times == 1 && known {
+    if ends_chunked && times == 1 && !alone && known {
         Refusal::TransferCodingUnknown
     } else {
         Refusal::TransferEncoding
