@@ -90,7 +90,7 @@ impl Request<'_> {
     #[inline]
     fn passes(&self, field: &Field, disclosure: Disclosure) -> bool {
         match field.kind {
-            Name::Host | Name::XServedBy | Name::Lookalike => false,
+            Name::Host | Name::Lookalike => false,
             Name::Trailer => self.coding == Coding::ChunkedTrailers,
             // An interim response is not for a client that does not know them (RFC 9110 section 10.1.1).
             Name::Expect if self.head.minor == 0 => false,

@@ -250,7 +250,7 @@ fn travels(name: &str, fields: &[Pair], coding: Coding) -> bool {
     let named = named.contains(&name.to_ascii_lowercase());
     match kind {
         Name::Trailer => coding == Coding::ChunkedTrailers,
-        Name::XServedBy | Name::Lookalike => false,
+        Name::Lookalike => false,
         _ => !kind.is_hop_by_hop() && (kind.is_protected() || !named),
     }
 }
