@@ -101,7 +101,7 @@ fn serve(
 }
 
 fn at(address: SocketAddr) -> Locate {
-    Arc::new(move || Some(Address::Socket(address)))
+    Arc::new(move || vec![Address::Socket(address)])
 }
 
 /// An address that refuses connections: its port was free a moment ago.
@@ -356,7 +356,7 @@ fn probes_go_where_they_are_told() {
     });
     let unix = |path: &std::path::Path| -> Locate {
         let path = path.to_owned();
-        Arc::new(move || Some(Address::Unix(path.clone())))
+        Arc::new(move || vec![Address::Unix(path.clone())])
     };
     let http = || fast_check(plain_http());
     let tcp = || Check {
@@ -368,7 +368,8 @@ fn probes_go_where_they_are_told() {
         ..http()
     };
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let cases: [(Locate, Check, Cause); 8] = [
+    let all = [refusing(), origin.address].map(Address::Socket);
+    let cases: [(Locate, Check, Cause); 9] = [
         (origin.locate(), http(), Cause::ProbeOk),
         (at(refusing()), http(), Cause::Connect),
         (at(refusing()), tcp(), Cause::Connect),
@@ -380,7 +381,8 @@ fn probes_go_where_they_are_told() {
         (at(refusing()), port, Cause::ProbeOk),
         (unix(&path), http(), Cause::ProbeOk),
         (unix(&directory.join("nobody.sock")), http(), Cause::Connect),
-        (Arc::new(|| None), http(), Cause::NoAddress),
+        (Arc::new(Vec::new), http(), Cause::NoAddress),
+        (Arc::new(move || all.to_vec()), http(), Cause::ProbeOk),
     ];
     let group = |(locate, check, _): &(Locate, Check, Cause)| Group {
         servers: targets(vec![Arc::clone(locate)]),

@@ -7,9 +7,14 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Config, Mode, Origin, Proxy, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode, ok};
 
-in_each_mode!(localhost, host_field_is_the_name, a_server_moves);
+in_each_mode!(
+    localhost,
+    host_field_is_the_name,
+    a_server_moves,
+    every_address_is_a_candidate,
+);
 
 fn port(address: &str) -> &str {
     address.rsplit(':').next().expect("a port")
@@ -59,19 +64,23 @@ fn point(hosts: &Path, address: &str) {
 }
 
 /// The proxy, whose server's name leads to what the file says; `None` where mounting is forbidden.
-fn start_with_hosts(mode: Mode, port: &str, hosts: &Path, config: Config) -> Option<Proxy> {
+fn start_with_hosts(
+    mode: Mode,
+    port: &str,
+    hosts: &Path,
+    config: Config,
+    settings: &str,
+) -> Option<Proxy> {
     let mut runner = with_hosts();
     runner.push(hosts.to_str().expect("a path of letters"));
     let mut trial = Command::new(runner[0]);
     trial.args(&runner[1..]).arg("true");
     if !trial.status().is_ok_and(|status| status.success()) {
-        eprintln!(
-            "a_server_moves, {mode:?}: LEFT OUT, for unshare --mount is missing or forbidden here"
-        );
+        eprintln!("names, {mode:?}: LEFT OUT, for unshare --mount is missing or forbidden here");
         return None;
     }
     let named = format!("moving.test:{port}");
-    let config = config.upstream(&[&named], "resolve = \"1s\"");
+    let config = config.upstream(&[&named], settings);
     Some(config.under(&runner).start())
 }
 
@@ -82,7 +91,9 @@ fn a_server_moves(mode: Mode) {
     let config = Config::new(mode);
     let hosts = config.directory().join("hosts");
     point(&hosts, "127.0.0.2");
-    let Some(proxy) = start_with_hosts(mode, port(&old.address), &hosts, config) else {
+    let Some(proxy) =
+        start_with_hosts(mode, port(&old.address), &hosts, config, "resolve = \"1s\"")
+    else {
         return;
     };
     let (mut waiting, mut in_use) = proxy.reach(&old);
@@ -102,4 +113,36 @@ fn a_server_moves(mode: Mode) {
     fresh.request();
     fresh.send(ok("again"));
     assert_eq!(waiting.response("GET").text(), "again");
+}
+
+/// Requests and probes go to the address that takes connections.
+fn every_address_is_a_candidate(mode: Mode) {
+    let there = Origin::bind_with_backlog("127.0.0.3:0", 16);
+    let port = port(&there.address).to_owned();
+    let there = there.serve(|_| ok("third"));
+    let config = Config::new(mode);
+    let hosts = config.directory().join("hosts");
+    let lines = "127.0.0.2 moving.test\n127.0.0.3 moving.test\n127.0.0.4 moving.test\n";
+    fs::write(&hosts, lines).expect("a file of the test's own");
+    let config = config.tables("[admin]\naddress = \"127.0.0.1:0\"");
+    let health = "pool = { max_idle = 0 }\nhealth = { interval = \"100ms\", rise = 1 }";
+    let Some(proxy) = start_with_hosts(mode, &port, &hosts, config, health) else {
+        return;
+    };
+    eventually("the second address is probed", || {
+        proxy.upstream()["servers"][0]["last_probe"]["ok"] == true
+    });
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "third");
+    }
+    drop(there);
+    let there = Origin::bind_with_backlog(&format!("127.0.0.2:{port}"), 16).serve(|_| ok("second"));
+    eventually("the first one is found", || {
+        client.get("/").text() == "second"
+    });
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "second");
+    }
+    drop(there);
 }

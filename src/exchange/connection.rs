@@ -1,5 +1,6 @@
 //! A connection for an attempt: one of the pool, else a new one.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -39,7 +40,8 @@ pub(super) async fn connect(
     lane.counters.new_upstream.inc();
     client.deadline.set(Slot::Response, group.connect_ticks);
     client.presence.go_on(lane, client);
-    let connecting = group.connect(index, lane.deadlines.now());
+    let trying = Cell::new(None);
+    let connecting = group.connect(index, lane.deadlines.now(), &trying);
     let mut connecting = pin!(client.deadline.guard(Slot::Response, connecting));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(connected) => Poll::Ready(Ok(connected)),
@@ -65,6 +67,9 @@ pub(super) async fn connect(
             Err(Failure::Connect(kind))
         }
         Err(_) => {
+            if let Some(tried) = trying.take() {
+                group.connect_overdue(index, &tried);
+            }
             group.failed(index, FailureKind::ConnectTimeout);
             Err(Failure::Connect(FailureKind::ConnectTimeout))
         }

@@ -25,7 +25,7 @@ use crate::telemetry::counters::{AllCounters, Gauge, ServerCounters, ShardCounte
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::memory::Memory;
 use crate::upstream::group::Group;
-use crate::upstream::resolve::Places;
+use crate::upstream::place::Places;
 use crate::upstream::watch::Source;
 
 /// Bytes that one receive of a head takes at most; what comes with the head goes on with it in one send.

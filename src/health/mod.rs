@@ -149,8 +149,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Finds a server's address at the moment; `None` while its name does not resolve.
-pub type Locate = Arc<dyn Fn() -> Option<Address> + Send + Sync>;
+/// Finds a server's addresses at the moment, in the order to try them; none while its name does not resolve.
+pub type Locate = Arc<dyn Fn() -> Vec<Address> + Send + Sync>;
 
 /// A server to watch.
 #[derive(Clone)]

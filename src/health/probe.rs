@@ -1,5 +1,6 @@
 //! One probe: connect, ask, look at the answer.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::time::Instant as Clock;
@@ -32,28 +33,67 @@ pub(super) struct Outcome {
     pub(super) took_us: u32,
 }
 
-/// Probes a server once, within the check's timeout. An error is ours (no file descriptor, no memory, no port) and says nothing
-/// about the server.
-pub(super) async fn probe(target: &Target, check: &Check) -> io::Result<Outcome> {
+/// Probes a server once, within the check's timeout, at the first of its addresses that takes a connection. `first` is the one to begin
+/// with; where it does not answer, the next probe begins with the next. An error is ours (no file descriptor, no memory, no port) and says
+/// nothing about the server.
+pub(super) async fn probe(
+    target: &Target,
+    check: &Check,
+    first: &Cell<usize>,
+) -> io::Result<Outcome> {
     let (started, deadline) = (Clock::now(), Instant::now() + check.timeout);
-    let result = match (target.locate)().map(|address| with_port(address, check.port)) {
-        None => Err(Cause::NoAddress),
-        Some(address @ Address::Socket(_)) => {
+    let addresses = (target.locate)();
+    let (mut result, mut ours) = (None, None);
+    for _ in 0..addresses.len() {
+        let address = with_port(addresses[first.get() % addresses.len()].clone(), check.port);
+        match probe_at(address, target, check, deadline).await {
+            Ok(Err(why @ (Cause::Connect | Cause::Timeout))) => {
+                result = Some(Err(why));
+                first.set((first.get() + 1) % addresses.len());
+                if why == Cause::Timeout {
+                    break;
+                }
+            }
+            Ok(other) => {
+                result = Some(other);
+                break;
+            }
+            Err(error) => {
+                ours = Some(error);
+                first.set((first.get() + 1) % addresses.len());
+            }
+        }
+    }
+    let result = match (result, ours) {
+        (Some(result), _) => result,
+        (None, Some(error)) => return Err(error),
+        (None, None) => Err(Cause::NoAddress),
+    };
+    let took_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+    Ok(Outcome {
+        result: result.err().unwrap_or(Cause::ProbeOk),
+        took_us,
+    })
+}
+
+async fn probe_at(
+    address: Address,
+    target: &Target,
+    check: &Check,
+    deadline: Instant,
+) -> io::Result<Result<(), Cause>> {
+    Ok(match address {
+        address @ Address::Socket(_) => {
             let connect = connect_stream(&address, &target.connecting);
             match connected(deadline, connect).await? {
                 Ok(stream) => ask(stream, &check.kind, &target.host, deadline).await,
                 Err(cause) => Err(cause),
             }
         }
-        Some(Address::Unix(path)) => match connected(deadline, UnixStream::connect(path)).await? {
+        Address::Unix(path) => match connected(deadline, UnixStream::connect(path)).await? {
             Ok(stream) => ask(stream, &check.kind, &target.host, deadline).await,
             Err(cause) => Err(cause),
         },
-    };
-    let took_us = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-    Ok(Outcome {
-        result: result.err().unwrap_or(Cause::ProbeOk),
-        took_us,
     })
 }
 

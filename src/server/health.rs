@@ -10,7 +10,7 @@ use crate::health::overview::{History, Overview};
 use crate::health::{Change, Group, Locate, Monitor, State, Steer, Target};
 use crate::net::connect::Options;
 use crate::net::source::Sources;
-use crate::upstream::resolve::Places;
+use crate::upstream::place::Places;
 use crate::upstream::watch::Source;
 
 /// The running monitor and those who look at it.
@@ -85,7 +85,7 @@ fn groups(config: &Config, places: &Places) -> Vec<Group> {
 
 fn locate(places: &Places, id: usize) -> Locate {
     let places = Arc::clone(places);
-    Arc::new(move || places[id].get().as_deref().cloned())
+    Arc::new(move || places[id].get().map_or_else(Vec::new, |all| all.to_vec()))
 }
 
 /// Upstream and server, by flat index.

@@ -29,7 +29,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clients::{Clients, Placement};
 use crate::telemetry::counters::{AllCounters, ShardCounters};
 use crate::telemetry::memory::Memory;
-use crate::upstream::resolve::Places;
+use crate::upstream::place::Places;
 use crate::upstream::watch::Source;
 
 use self::ring_watch::RingWatch;

@@ -1,6 +1,6 @@
 //! One shard's view of an upstream: its servers, their pools, and whose turn it is.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::RawFd;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::load::{InFlight, Room};
+use super::place::{Attempt, Choice, Places};
 use super::pool::{Connection, Open, Pool};
 use super::queue::Queue;
-use super::resolve::Places;
 use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
@@ -20,8 +20,10 @@ use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHea
 use crate::health::{Failure, Order};
 use crate::net::connect::{self, Address};
 use crate::net::deadline::Ticks;
+use crate::net::descriptors::is_exhaustion;
 use crate::net::roster::Roster;
 use crate::net::source::Sources;
+use crate::net::source::is_out_of_ports;
 use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
 
 /// One server of an upstream.
@@ -37,8 +39,7 @@ pub struct Server {
     pub pool: Pool,
     /// Its last answer began with so few bytes that a message buffer took them.
     pub is_brief: Cell<bool>,
-    /// The address that the pool's connections lead to.
-    pooled: RefCell<Option<Arc<Address>>>,
+    choice: Choice,
     places: Places,
 }
 
@@ -121,7 +122,7 @@ impl Group {
                 host: server.address.host_field(),
                 pool: Pool::new(&upstream.pool),
                 is_brief: Cell::new(true),
-                pooled: RefCell::default(),
+                choice: Choice::default(),
                 places: Arc::clone(places),
             });
         Self {
@@ -315,19 +316,48 @@ impl Group {
         }
     }
 
-    /// A new connection to a server. May be dropped at any time.
-    pub async fn connect(&self, server: usize, now: u32) -> io::Result<Box<Connection>> {
+    /// A new connection to a server, at the first of its addresses that takes one. May be dropped at any time; `trying` then has what was
+    /// tried last, for [`Group::connect_overdue`].
+    pub async fn connect(
+        &self,
+        server: usize,
+        now: u32,
+        trying: &Cell<Option<Attempt>>,
+    ) -> io::Result<Box<Connection>> {
         let server = &self.servers[server];
-        let Some(address) = server.place() else {
-            return Err(io::Error::other("the host name is not resolved"));
-        };
+        let addresses = server.addresses().unwrap_or_default();
         // The server may move while the connection is made.
         let birth = server.pool.birth(now);
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
-        let enter = |socket| self.roster.enter(socket);
-        let socket = connect::connect(&address, &self.connecting, enter).await?;
-        Ok(Box::new(Connection::new(socket, birth, open)))
+        let (mut failed, mut ours) = (None, None);
+        for index in server.choice.order(addresses.len()) {
+            trying.set(Some(server.choice.begin(&addresses, index)));
+            let enter = |socket| self.roster.enter(socket);
+            let connected = connect::connect(&addresses[index], &self.connecting, enter).await;
+            let attempt = trying.take();
+            match connected {
+                Ok(socket) => {
+                    attempt.inspect(|attempt| server.choice.succeeded(attempt));
+                    return Ok(Box::new(Connection::new(socket, birth, open)));
+                }
+                // It says nothing about the server, as the next address may.
+                Err(error) if is_exhaustion(&error) || is_out_of_ports(&error) => {
+                    ours = Some(error);
+                }
+                Err(error) => {
+                    attempt.inspect(|attempt| server.choice.failed(attempt));
+                    failed = Some(error);
+                }
+            }
+        }
+        let unresolved = || io::Error::other("the host name is not resolved");
+        Err(failed.or(ours).unwrap_or_else(unresolved))
+    }
+
+    /// A connection did not come about in time: the next one tries the server's next address first.
+    pub fn connect_overdue(&self, server: usize, tried: &Attempt) {
+        self.servers[server].choice.failed(tried);
     }
 
     /// The sockets of all connections to its servers, for when the shard has died and its tasks never run again.
@@ -396,19 +426,13 @@ fn balancer(upstream: &Upstream, shard: usize, shards: usize) -> Balancer {
 
 impl Server {
     /// Where it is now. When it has moved, connections to the old place are not used again.
-    fn place(&self) -> Option<Arc<Address>> {
-        let place = self.places[self.id].get();
-        let mut pooled = self.pooled.borrow_mut();
-        if *pooled != place {
-            self.pool.renew();
-            pooled.clone_from(&place);
-        }
-        place
+    fn addresses(&self) -> Option<Arc<Vec<Address>>> {
+        self.choice.update(&self.places[self.id], &self.pool)
     }
 
     /// Closes what the pool should not keep.
     fn sweep(&self, now: u32) {
-        self.place();
+        self.addresses();
         self.pool.expire(now);
     }
 }

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod group;
 pub mod load;
+pub mod place;
 pub mod pool;
 pub mod queue;
 pub mod resolve;

@@ -35,7 +35,7 @@ impl Drop for Open {
 }
 
 /// When a connection was begun, and to which of its server's addresses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
     tick: u32,
     generation: u32,

@@ -4,32 +4,9 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
-
+use super::place::{Place, Places};
 use crate::config::{Config, ServerAddress};
 use crate::net::connect::Address;
-
-/// Where a server is now. Shards read it when they connect; the resolver alone writes it.
-#[derive(Debug, Default)]
-pub struct Place(ArcSwapOption<Address>);
-
-impl Place {
-    /// The address; `None` while a name has not been resolved.
-    pub fn get(&self) -> Option<Arc<Address>> {
-        self.0.load_full()
-    }
-
-    fn set(&self, address: Address) -> bool {
-        let changed = self.0.load().as_deref() != Some(&address);
-        if changed {
-            self.0.store(Some(Arc::new(address)));
-        }
-        changed
-    }
-}
-
-/// The places of all servers, by flat server index.
-pub type Places = Arc<[Place]>;
 
 #[derive(Debug)]
 struct Name {
@@ -55,10 +32,10 @@ pub fn start(config: &Config) -> std::io::Result<Places> {
     for (index, (upstream, server)) in servers().enumerate() {
         match &server.address {
             ServerAddress::Socket(address) => {
-                places[index].set(Address::Socket(*address));
+                places[index].set(vec![Address::Socket(*address)]);
             }
             ServerAddress::Unix(path) => {
-                places[index].set(Address::Unix(path.clone()));
+                places[index].set(vec![Address::Unix(path.clone())]);
             }
             ServerAddress::Name(host, port) => {
                 names.push(Name {
@@ -88,17 +65,17 @@ impl Name {
     /// How soon a name that could not be resolved is tried again.
     const RETRY: Duration = Duration::from_secs(5);
 
-    /// Keeps the present address when it is still among the answers, so that connections to it stay of use.
     fn resolve(&mut self, places: &Places) {
-        let place = &places[self.place];
         let answer = (self.host.as_str(), self.port)
             .to_socket_addrs()
-            .map(|addresses| addresses.map(Address::Socket).collect::<Vec<_>>());
+            .map(Vec::from_iter);
         match answer {
-            Ok(addresses) if !addresses.is_empty() => {
-                let kept = place.get().filter(|present| addresses.contains(present));
-                if kept.is_none() && place.set(addresses[0].clone()) {
-                    tracing::info!(host = %self.host, address = ?addresses[0], "resolved");
+            Ok(mut addresses) if !addresses.is_empty() => {
+                addresses.dedup();
+                let text = format!("{addresses:?}");
+                let addresses = addresses.into_iter().map(Address::Socket);
+                if places[self.place].set(addresses.collect()) {
+                    tracing::info!(host = %self.host, addresses = %text, "resolved");
                 }
                 self.due = Instant::now() + self.every.unwrap_or(Self::RETRY);
             }
@@ -107,7 +84,7 @@ impl Name {
         }
     }
 
-    /// The last known address stays in use.
+    /// The last known addresses stay in use.
     fn failed(&mut self, why: &str) {
         tracing::warn!(host = %self.host, error = why, "cannot be resolved; trying again");
         self.due = Instant::now() + Self::RETRY;
