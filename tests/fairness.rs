@@ -11,8 +11,11 @@ use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, ok};
 
 in_each_mode!(pipelined_requests_that_are_refused, an_answer_without_end,);
 
-/// A request of somebody else takes at most this long: a turn of the one who is always ready takes milliseconds.
-const TURN: Duration = Duration::from_secs(1);
+/// How long a peer is always ready: not for ever, so that a shard that serves nobody else fails the test instead of hanging it.
+const BUSY: Duration = Duration::from_secs(8);
+/// A request of somebody else takes at most this long: turns of the one who is always ready take milliseconds, a second or two on a
+/// machine that is busy itself.
+const TURN: Duration = Duration::from_secs(4);
 
 /// While `busy` goes on, others are served, and served soon.
 fn expect_turns(proxy: &Proxy, busy: impl FnOnce(&AtomicBool) + Send) {
@@ -34,8 +37,7 @@ fn expect_turns(proxy: &Proxy, busy: impl FnOnce(&AtomicBool) + Send) {
 /// Sends `bytes` again and again and reads all that comes.
 fn exchange_for_ever(wire: &Wire, bytes: &[u8], over: &AtomicBool) {
     let (mut sending, mut receiving) = (wire.socket(), wire.socket());
-    // Not for ever, so that a shard that serves nobody else fails the test instead of hanging it.
-    let end = Instant::now() + Duration::from_secs(8);
+    let end = Instant::now() + BUSY;
     let goes_on = || !over.load(Ordering::SeqCst) && Instant::now() < end;
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -53,7 +53,7 @@ fn one_request(address: &str) -> String {
 }
 
 /// A proxy that asks the first of these servers that has room.
-fn in_order(mode: Mode, queue: usize, servers: [String; 2]) -> Proxy {
+fn in_order(mode: Mode, queue: usize, servers: &[String; 2]) -> Proxy {
     Config::new(mode)
         .tables(ADMIN)
         .tables(&format!(
@@ -286,7 +286,7 @@ fn a_request_that_met_a_dead_server_waits_for_a_full_one(mode: Mode) {
     let proxy = in_order(
         mode,
         8,
-        [any_number(&Origin::nowhere()), one_request(&origin.address)],
+        &[any_number(&Origin::nowhere()), one_request(&origin.address)],
     );
     let mut first = ask(&proxy, "/first");
     let mut upstream = origin.accept();
@@ -305,7 +305,7 @@ fn a_request_that_a_server_dropped_waits_for_a_full_one(mode: Mode) {
     let proxy = in_order(
         mode,
         8,
-        [one_request(&failing.address), one_request(&other.address)],
+        &[one_request(&failing.address), one_request(&other.address)],
     );
     let mut first = ask(&proxy, "/first");
     let mut upstream = failing.accept();
@@ -333,7 +333,7 @@ fn a_queue_full_of_them_turns_nobody_away_from_an_idle_server(mode: Mode) {
     let proxy = in_order(
         mode,
         1,
-        [any_number(&failing.address), one_request(&other.address)],
+        &[any_number(&failing.address), one_request(&other.address)],
     );
     let mut first = ask(&proxy, "/first");
     drop(failing.accept());
