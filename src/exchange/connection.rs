@@ -67,8 +67,8 @@ pub(super) async fn connect(
             Err(Failure::Connect(kind))
         }
         Err(_) => {
-            if let Some(tried) = trying.take() {
-                group.connect_overdue(index, &tried);
+            if let Some(tried) = trying.get() {
+                group.connect_overdue(index, tried);
             }
             group.failed(index, FailureKind::ConnectTimeout);
             Err(Failure::Connect(FailureKind::ConnectTimeout))

@@ -4,7 +4,7 @@
 //! task hears the bell that shards ring when they report, and operators' orders ring. When the thread panics it starts again from what the table says, and
 //! the table is marked stale meanwhile.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
@@ -248,10 +248,10 @@ impl Supervisor {
 /// Probes one server for ever.
 async fn watch(core: Rc<RefCell<Core>>, server: usize, target: Target, check: Rc<Check>) {
     sleep(SPREAD.min(check.interval).mul_f64(random())).await;
-    let first = Cell::new(0);
+    let mut first = 0;
     loop {
         let started = monoio::time::Instant::now();
-        match probe(&target, &check, &first).await {
+        match probe(&target, &check, &mut first).await {
             Ok(outcome) => core.borrow_mut().probed(server, &check, &outcome),
             Err(error) => {
                 tracing::warn!(%error, server, "cannot probe: this says nothing about the server");

@@ -1,6 +1,5 @@
 //! One probe: connect, ask, look at the answer.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::time::Instant as Clock;
@@ -39,29 +38,23 @@ pub(super) struct Outcome {
 pub(super) async fn probe(
     target: &Target,
     check: &Check,
-    first: &Cell<usize>,
+    first: &mut usize,
 ) -> io::Result<Outcome> {
     let (started, deadline) = (Clock::now(), Instant::now() + check.timeout);
     let addresses = (target.locate)();
     let (mut result, mut ours) = (None, None);
     for _ in 0..addresses.len() {
-        let address = with_port(addresses[first.get() % addresses.len()].clone(), check.port);
-        match probe_at(address, target, check, deadline).await {
-            Ok(Err(why @ (Cause::Connect | Cause::Timeout))) => {
-                result = Some(Err(why));
-                first.set((first.get() + 1) % addresses.len());
-                if why == Cause::Timeout {
-                    break;
-                }
-            }
-            Ok(other) => {
-                result = Some(other);
-                break;
-            }
-            Err(error) => {
-                ours = Some(error);
-                first.set((first.get() + 1) % addresses.len());
-            }
+        let address = addresses[*first % addresses.len()].clone();
+        match probe_at(with_port(address, check.port), target, check, deadline).await {
+            Ok(found) => result = Some(found),
+            Err(error) => ours = Some(error),
+        }
+        if !matches!(result, None | Some(Err(Cause::Connect | Cause::Timeout))) {
+            break;
+        }
+        *first = (*first + 1) % addresses.len();
+        if result == Some(Err(Cause::Timeout)) {
+            break;
         }
     }
     let result = match (result, ours) {

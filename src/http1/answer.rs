@@ -106,7 +106,7 @@ pub fn prefers_json(fields: &Fields, bytes: &[u8]) -> bool {
 /// Accept fields of a head that was refused that are looked at: memory may be short.
 const ACCEPT_FIELDS_MAX: usize = 16;
 
-/// The same for a head that could not be read, or has not come whole: by those of its lines that look like an Accept field.
+/// The same for a head that is refused, be it unread or not come whole: by those of its lines that look like an Accept field.
 #[cold]
 pub fn prefers_json_unread(bytes: &[u8]) -> bool {
     let mut fields = Fields::default();

@@ -241,7 +241,7 @@ impl<'a> IntoIterator for &'a Fields {
 }
 
 /// The members of a comma-separated list (RFC 9110 section 5.6.1), empty ones left out.
-pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value
         .split(|&b| b == b',')
         .map(super::class::trim)

@@ -94,17 +94,13 @@ fn chunked(value: &[u8]) -> Result<bool, Refusal> {
 /// What is wrong with another coding than `chunked`; one before it is one that we cannot take off.
 #[cold]
 fn refused_coding(value: &[u8]) -> Refusal {
-    let ends_chunked = list(value)
-        .last()
-        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
-    let alone = list(value).count() == 1;
-    let times = list(value)
-        .filter(|coding| coding.eq_ignore_ascii_case(b"chunked"))
-        .count();
-    let known = list(value).all(|coding| {
+    let mut codings = list(value);
+    let last = codings.next_back();
+    let ends_chunked = last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let mut before = codings.peekable();
+    let is_known = |coding: &[u8]| {
         [
-            &b"chunked"[..],
-            b"gzip",
+            &b"gzip"[..],
             b"x-gzip",
             b"deflate",
             b"compress",
@@ -112,8 +108,8 @@ fn refused_coding(value: &[u8]) -> Refusal {
         ]
         .iter()
         .any(|name| coding.eq_ignore_ascii_case(name))
-    });
-    if ends_chunked && times == 1 && !alone && known {
+    };
+    if ends_chunked && before.peek().is_some() && before.all(is_known) {
         Refusal::TransferCodingUnknown
     } else {
         Refusal::TransferEncoding

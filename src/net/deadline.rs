@@ -142,9 +142,9 @@ impl Deadlines {
         self.draining.get()
     }
 
-    /// Moves the clock on by `ticks` and wakes who is late.
-    pub fn sweep(&self, ticks: u32) {
-        let now = self.now.get().saturating_add(ticks);
+    /// Moves the clock on by a tick and wakes who is late.
+    pub fn sweep(&self) {
+        let now = self.now.get().saturating_add(1);
         self.now.set(now);
         let pages = self.pages.borrow();
         for entry in pages.iter().flat_map(|page| page.iter()) {
@@ -435,6 +435,10 @@ mod tests {
 
     use super::*;
 
+    fn sweep(all: &Deadlines, ticks: u32) {
+        (0..ticks).for_each(|_| all.sweep());
+    }
+
     fn registered(all: &Rc<Deadlines>) -> Deadline {
         Deadline::new(all, None)
     }
@@ -444,17 +448,17 @@ mod tests {
         let all = Rc::new(Deadlines::default());
         let one = registered(&all);
         one.set(Slot::Request, Ticks::from(Duration::from_millis(250)));
-        all.sweep(3);
+        sweep(&all, 3);
         assert!(
             !one.is_overdue(Slot::Request),
             "three whole ticks may have been less than 300 ms"
         );
-        all.sweep(1);
+        all.sweep();
         assert!(one.is_overdue(Slot::Request) && !one.is_overdue(Slot::Response));
         one.set(Slot::Request, Ticks(5));
         assert!(!one.is_overdue(Slot::Request));
         one.clear(Slot::Request);
-        all.sweep(100);
+        sweep(&all, 100);
         assert!(!one.is_overdue(Slot::Request));
     }
 
@@ -468,7 +472,7 @@ mod tests {
             pause.as_mut().poll(&mut cx).is_ready()
         };
         assert!(!poll() && !poll());
-        all.sweep(1);
+        all.sweep();
         assert!(poll());
         assert!(all.pausing.borrow().is_empty());
     }
@@ -478,7 +482,7 @@ mod tests {
         let all = Rc::new(Deadlines::default());
         let first = registered(&all);
         first.set(Slot::Response, Ticks(1));
-        all.sweep(2);
+        sweep(&all, 2);
         drop(first);
         let second = registered(&all);
         assert_eq!(

@@ -41,7 +41,7 @@ pub async fn run(
         ring.inspect(|ring| ring.begin());
         // Time in which the shard stood still is nobody's: what was set meanwhile was set by a clock that was behind, and would come
         // early if that caught up.
-        lane.deadlines.sweep(1);
+        lane.deadlines.sweep();
         lane.sweep_groups();
         ring.inspect(|ring| ring.end());
         lane.update_date();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::load::{InFlight, Room};
-use super::place::{Attempt, Choice, Places};
+use super::place::{Addresses, Attempt, Choice, Places};
 use super::pool::{Connection, Open, Pool};
 use super::queue::Queue;
 use super::sticky::{Bond, Sticky};
@@ -18,12 +18,11 @@ use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
 use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHealthy};
 use crate::health::{Failure, Order};
-use crate::net::connect::{self, Address};
+use crate::net::connect;
 use crate::net::deadline::Ticks;
 use crate::net::descriptors::is_exhaustion;
 use crate::net::roster::Roster;
-use crate::net::source::Sources;
-use crate::net::source::is_out_of_ports;
+use crate::net::source::{Sources, is_out_of_ports};
 use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
 
 /// One server of an upstream.
@@ -325,20 +324,19 @@ impl Group {
         trying: &Cell<Option<Attempt>>,
     ) -> io::Result<Box<Connection>> {
         let server = &self.servers[server];
-        let addresses = server.addresses().unwrap_or_default();
+        let addresses = server.addresses();
         // The server may move while the connection is made.
         let birth = server.pool.birth(now);
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
         let (mut failed, mut ours) = (None, None);
         for index in server.choice.order(addresses.len()) {
-            trying.set(Some(server.choice.begin(&addresses, index)));
+            let attempt = server.choice.begin(&addresses, index);
+            trying.set(Some(attempt));
             let enter = |socket| self.roster.enter(socket);
-            let connected = connect::connect(&addresses[index], &self.connecting, enter).await;
-            let attempt = trying.take();
-            match connected {
+            match connect::connect(&addresses[index], &self.connecting, enter).await {
                 Ok(socket) => {
-                    attempt.inspect(|attempt| server.choice.succeeded(attempt));
+                    server.choice.succeeded(attempt);
                     return Ok(Box::new(Connection::new(socket, birth, open)));
                 }
                 // It says nothing about the server, as the next address may.
@@ -346,7 +344,7 @@ impl Group {
                     ours = Some(error);
                 }
                 Err(error) => {
-                    attempt.inspect(|attempt| server.choice.failed(attempt));
+                    server.choice.failed(attempt);
                     failed = Some(error);
                 }
             }
@@ -356,7 +354,7 @@ impl Group {
     }
 
     /// A connection did not come about in time: the next one tries the server's next address first.
-    pub fn connect_overdue(&self, server: usize, tried: &Attempt) {
+    pub fn connect_overdue(&self, server: usize, tried: Attempt) {
         self.servers[server].choice.failed(tried);
     }
 
@@ -426,7 +424,7 @@ fn balancer(upstream: &Upstream, shard: usize, shards: usize) -> Balancer {
 
 impl Server {
     /// Where it is now. When it has moved, connections to the old place are not used again.
-    fn addresses(&self) -> Option<Arc<Vec<Address>>> {
+    fn addresses(&self) -> Addresses {
         self.choice.update(&self.places[self.id], &self.pool)
     }
 

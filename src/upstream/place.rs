@@ -1,6 +1,8 @@
 //! Where a server is: the addresses that its name leads to, and which of them a shard connects to.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -38,7 +40,9 @@ impl Place {
 /// none, the next.
 #[derive(Debug, Default)]
 pub struct Choice {
-    addresses: RefCell<Option<Arc<Vec<Address>>>>,
+    /// What [`Choice::addresses`] is a copy of. Held, so that nothing else can be where it is while pointers are compared.
+    seen: RefCell<Option<Arc<Vec<Address>>>>,
+    addresses: RefCell<Addresses>,
     first: Cell<usize>,
     /// Connections that have come about.
     taken: Cell<u64>,
@@ -46,35 +50,62 @@ pub struct Choice {
     used: RefCell<Vec<Address>>,
 }
 
+/// A server's addresses, in a shard's own copy: a connection takes no count of references that shards share.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    all: Rc<[Address]>,
+    /// Which of those that the shard has had.
+    number: u32,
+}
+
+impl Deref for Addresses {
+    type Target = [Address];
+
+    fn deref(&self) -> &[Address] {
+        &self.all
+    }
+}
+
 /// A connection on its way to one of a server's addresses.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    addresses: Arc<Vec<Address>>,
+    /// [`Addresses::number`].
+    addresses: u32,
     index: usize,
     /// [`Choice::taken`] when it began.
-    since: u64,
+    taken: u64,
 }
 
 impl Choice {
-    /// The addresses as they are now. When one is no more that was used, connections of the pool are not used again.
-    pub fn update(&self, place: &Place, pool: &Pool) -> Option<Arc<Vec<Address>>> {
-        let now = place.get();
-        let is_there = |one: &Address| now.iter().any(|all| all.contains(one));
+    /// The addresses as they are now, none while a name has not been resolved. When one is no more that was used, connections of the pool
+    /// are not used again.
+    pub fn update(&self, place: &Place, pool: &Pool) -> Addresses {
+        let now = place.0.load();
+        let mut seen = self.seen.borrow_mut();
+        if seen.as_ref().map(Arc::as_ptr) != now.as_ref().map(Arc::as_ptr) {
+            seen.clone_from(&now);
+            self.change(now.as_ref().map_or(&[], |all| all.as_slice()));
+        }
+        let addresses = self.addresses.borrow().clone();
         let mut used = self.used.borrow_mut();
-        if !used.iter().all(is_there) {
+        if !used.iter().all(|one| addresses.contains(one)) {
             pool.renew();
             used.clear();
         }
-        let before = self.addresses.replace(now.clone());
-        if before != now {
-            let first = before.as_ref().and_then(|all| all.get(self.first.get()));
-            let at = now
-                .iter()
-                .flat_map(|all| all.iter())
-                .position(|one| Some(one) == first);
-            self.first.set(at.unwrap_or(0));
-        }
-        now
+        addresses
+    }
+
+    /// Takes over new addresses. The one that was tried first stays so, if it is among them.
+    #[cold]
+    fn change(&self, all: &[Address]) {
+        let mut addresses = self.addresses.borrow_mut();
+        let first = addresses.get(self.first.get());
+        let at = all.iter().position(|one| Some(one) == first);
+        self.first.set(at.unwrap_or(0));
+        *addresses = Addresses {
+            all: all.into(),
+            number: addresses.number.wrapping_add(1),
+        };
     }
 
     /// The indices of `count` addresses, in the order to try them.
@@ -83,43 +114,35 @@ impl Choice {
         (0..count).map(move |turn| (first + turn) % count)
     }
 
-    /// Begins to try one of the addresses.
-    pub fn begin(&self, addresses: &Arc<Vec<Address>>, index: usize) -> Attempt {
-        // Before the connection is there: the addresses may change meanwhile, and this one be no more.
+    /// Begins to try one of these addresses, which may have changed since.
+    pub fn begin(&self, addresses: &Addresses, index: usize) -> Attempt {
+        // Before the connection is there: the address may be no more when it is.
         let mut used = self.used.borrow_mut();
         if !used.contains(&addresses[index]) {
             used.push(addresses[index].clone());
         }
         Attempt {
-            addresses: Arc::clone(addresses),
+            addresses: addresses.number,
             index,
-            since: self.taken.get(),
+            taken: self.taken.get(),
         }
     }
 
     /// The connection has come about.
-    pub fn succeeded(&self, attempt: &Attempt) {
+    pub fn succeeded(&self, attempt: Attempt) {
         self.taken.update(|taken| taken + 1);
-        if self.knows(attempt) {
+        if self.addresses.borrow().number == attempt.addresses {
             self.first.set(attempt.index);
         }
     }
 
     /// It has not, and that is the server's doing. Where others have come about meanwhile, this one was an exception.
-    pub fn failed(&self, attempt: &Attempt) {
-        let is_first = self.first.get() == attempt.index && self.taken.get() == attempt.since;
-        if is_first && self.knows(attempt) {
-            self.first
-                .set((attempt.index + 1) % attempt.addresses.len());
-        }
-    }
-
-    /// Whether the addresses are still those of the attempt.
-    fn knows(&self, attempt: &Attempt) -> bool {
+    pub fn failed(&self, attempt: Attempt) {
         let addresses = self.addresses.borrow();
-        addresses
-            .as_ref()
-            .is_some_and(|all| Arc::ptr_eq(all, &attempt.addresses))
+        let now = (addresses.number, self.first.get(), self.taken.get());
+        if now == (attempt.addresses, attempt.index, attempt.taken) {
+            self.first.set((attempt.index + 1) % addresses.len());
+        }
     }
 }
 
@@ -147,34 +170,41 @@ mod tests {
             max_requests: None,
         });
         let (place, choice) = (Place::default(), Choice::default());
-        assert_eq!(choice.update(&place, &pool), None);
+        assert_eq!(choice.update(&place, &pool).len(), 0);
         assert!(place.set([1, 2, 3].map(address).into()));
-        let all = choice.update(&place, &pool).expect("three");
+        let all = choice.update(&place, &pool);
         assert_eq!(order(&choice, &all), [0, 1, 2]);
         let (lost, other) = (choice.begin(&all, 0), choice.begin(&all, 0));
-        choice.succeeded(&other);
-        choice.failed(&lost);
+        choice.succeeded(other);
+        choice.failed(lost);
         assert_eq!(order(&choice, &all), [0, 1, 2], "an exception");
         let failures = [(); 2].map(|()| choice.begin(&all, 0));
-        for failure in &failures {
+        for failure in failures {
             choice.failed(failure);
         }
         assert_eq!(order(&choice, &all), [1, 2, 0], "after failures");
-        choice.succeeded(&choice.begin(&all, 1));
+        choice.succeeded(choice.begin(&all, 1));
         assert_eq!(order(&choice, &all), [1, 2, 0], "after a success");
 
         let old = choice.begin(&all, 2);
         let birth = pool.birth(0);
         assert!(!place.set([3, 1, 2].map(address).into()), "the same ones");
         assert!(place.set([4, 2, 1].map(address).into()));
-        let all = choice.update(&place, &pool).expect("three");
+        let all = choice.update(&place, &pool);
         assert_eq!(order(&choice, &all), [1, 2, 0], "it is still there");
-        choice.succeeded(&old);
+        choice.succeeded(old);
         assert_eq!(order(&choice, &all), [1, 2, 0], "another has that place");
         assert_ne!(pool.birth(0), birth, "3 is no more");
         assert!(place.set([4, 2, 2].map(address).into()), "nor is 1");
         assert!(place.set([4, 5, 1].map(address).into()));
-        let all = choice.update(&place, &pool).expect("three");
+        let before = all;
+        let all = choice.update(&place, &pool);
         assert_eq!(order(&choice, &all), [0, 1, 2], "it is no more");
+        choice.succeeded(choice.begin(&before, 2));
+        assert_eq!(
+            order(&choice, &all),
+            [0, 1, 2],
+            "begun with what was there before"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Host names of servers, resolved by a thread of their own: getaddrinfo(3) blocks.
 
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,10 +68,9 @@ impl Name {
     fn resolve(&mut self, places: &Places) {
         let answer = (self.host.as_str(), self.port)
             .to_socket_addrs()
-            .map(Vec::from_iter);
+            .map(each_once);
         match answer {
-            Ok(mut addresses) if !addresses.is_empty() => {
-                addresses.dedup();
+            Ok(addresses) if !addresses.is_empty() => {
                 let text = format!("{addresses:?}");
                 let addresses = addresses.into_iter().map(Address::Socket);
                 if places[self.place].set(addresses.collect()) {
@@ -91,6 +90,17 @@ impl Name {
     }
 }
 
+/// getaddrinfo(3) gives an address once for each line of hosts(5) that has it; tried again at once it would fail again.
+fn each_once(answer: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for address in answer {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
 fn run(mut names: Vec<Name>, places: &Places) {
     while !names.is_empty() {
         let next = names
@@ -104,5 +114,16 @@ fn run(mut names: Vec<Name>, places: &Places) {
         }
         // Without a setting to resolve again, a name is done once it has an address.
         names.retain(|name| name.every.is_some() || places[name.place].get().is_none());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_once() {
+        let all = [2, 2, 1, 2, 3].map(|last| SocketAddr::from(([127, 0, 0, last], 80)));
+        assert_eq!(each_once(all.into_iter()), [all[0], all[2], all[4]]);
     }
 }
