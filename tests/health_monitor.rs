@@ -256,6 +256,8 @@ fn answers_are_judged_by_status_body_and_form() {
     };
     let chunked =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n2\r\ndy\r\n0\r\n\r\n";
+    let not_chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nready";
+    let two_framings = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
     // The text lies across two reads of 4 KiB.
     let head = "HTTP/1.1 200 OK\r\n\r\n";
     let across = format!("{head}{}ready", "x".repeat(4094 - head.len()));
@@ -308,11 +310,10 @@ fn answers_are_judged_by_status_body_and_form() {
         ("HTTP/1.1 200 OK\r\n\r\nready", bounded, Cause::Body),
         (chunked, text("ready"), Cause::ProbeOk),
         (&across, text("ready"), Cause::ProbeOk),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nready",
-            text("ready"),
-            Cause::NotHttp,
-        ),
+        (not_chunked, text("ready"), Cause::NotHttp),
+        // Without a text to look for, only the head counts.
+        (not_chunked, plain(), Cause::ProbeOk),
+        (two_framings, plain(), Cause::NotHttp),
     ];
     let origins: Vec<_> = cases
         .iter()

@@ -35,7 +35,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http1", "balance"),
     ("net", "config telemetry"),
     ("admin", "health net telemetry config"),
-    ("health", "net telemetry config"),
+    ("health", "http1 net telemetry config"),
     ("telemetry", "config"),
     ("config", ""),
     ("origin", "runtime net"),

@@ -9,6 +9,7 @@ mod monitor;
 pub mod overview;
 mod passive;
 mod probe;
+pub mod response;
 mod steer;
 pub mod table;
 
