@@ -19,33 +19,37 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// What is asked.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) method: String,
+pub struct Request {
+    /// As it stands.
+    pub method: String,
     /// Without the query.
-    pub(super) path: String,
-    pub(super) authorization: Option<Vec<u8>>,
-    pub(super) content_type: Option<String>,
+    pub path: String,
+    /// The field's value.
+    pub authorization: Option<Vec<u8>>,
+    /// The field's value.
+    pub content_type: Option<String>,
     /// A browser says that a page of another site asks.
-    pub(super) foreign: bool,
+    pub foreign: bool,
     /// Of a POST only.
-    pub(super) content: Vec<u8>,
+    pub content: Vec<u8>,
 }
 
 /// What follows a request's head. All zero for what is no POST: such content is not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Framing {
+pub struct Framing {
     /// Where the head ends.
-    pub(super) head_bytes: usize,
+    pub head_bytes: usize,
     /// Bytes of the content.
-    pub(super) content_bytes: usize,
+    pub content_bytes: usize,
     /// The client waits for 100 (Continue).
-    pub(super) expects_continue: bool,
+    pub expects_continue: bool,
 }
 
 /// What is answered, on a connection that closes after it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
     content_type: &'static str,
     /// A field beside those that every answer has.
     field: Option<(&'static str, &'static str)>,
@@ -116,7 +120,7 @@ impl Answer {
 
 /// What the bytes read so far are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub enum Head {
     /// More bytes are needed.
     Partial,
     /// A request, its content still to be read.
@@ -125,8 +129,8 @@ pub(super) enum Head {
     Refused(Answer),
 }
 
-/// Reads a request head. `loopback` says that the listener is for this machine only; see [`host_may_ask`].
-pub(super) fn parse(bytes: &[u8], loopback: bool) -> Head {
+/// Reads a request head. `loopback` says that the listener is for this machine only, so that a request for any other host is refused.
+pub fn parse(bytes: &[u8], loopback: bool) -> Head {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -157,6 +161,12 @@ fn check(
         .unwrap_or_default()
         .parse()
         .map_err(|_| bad("bad request target\n"))?;
+    if target
+        .authority()
+        .is_some_and(|host| !is_host_and_port(host))
+    {
+        return Err(bad("bad request target\n"));
+    }
     let field = host_field(request)?;
     // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
     if let Some(host) = target.authority().or(field.as_ref())
@@ -268,12 +278,23 @@ fn host_field(request: &httparse::Request<'_, '_>) -> Result<Option<Authority>, 
         (Some(field), None) if field.value.is_empty() => Ok(None),
         (Some(field), None) => Authority::try_from(field.value)
             .ok()
-            .filter(|host| !host.as_str().contains('@'))
+            .filter(is_host_and_port)
             .map(Some)
             .ok_or_else(|| Answer::text(400, "bad Host field\n")),
         (None, _) if request.version == Some(0) => Ok(None),
         (None, _) => Err(Answer::text(400, "no Host field\n")),
         (Some(_), Some(_)) => Err(Answer::text(400, "more than one Host field\n")),
+    }
+}
+
+/// Whether this is `host [ ":" port ]` (RFC 9110 section 7.2); the type lets more pass.
+fn is_host_and_port(authority: &Authority) -> bool {
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(port) => port
+            .strip_prefix(':')
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit())),
+        None => false,
     }
 }
 
@@ -395,6 +416,10 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: [::1]a\r\n\r\n", 400),
+            ("GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),

@@ -6,7 +6,7 @@
 
 mod connection;
 mod health;
-mod http;
+pub mod http;
 mod listener;
 mod metrics;
 mod page;
