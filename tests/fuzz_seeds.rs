@@ -80,6 +80,16 @@ fn cookie() {
 }
 
 #[test]
+fn probe_response() {
+    replay("probe_response", checks::probe_response::check);
+}
+
+#[test]
+fn status_request() {
+    replay("status_request", checks::status_request::check);
+}
+
+#[test]
 fn config() {
     for (path, seed) in seeds("config") {
         println!("{}", path.display());

@@ -11,6 +11,8 @@ pub mod forward_request;
 pub mod forward_response;
 pub mod forwarded_for;
 pub mod head;
+pub mod probe_response;
+pub mod status_request;
 pub mod strict;
 
 use ringlane::http1::head::{Limits, Progress, RequestHead};
