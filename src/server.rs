@@ -427,6 +427,9 @@ fn listen(
         if let Some(somaxconn) = somaxconn.filter(|max| *max < listen.backlog) {
             tracing::warn!(address = %listen.address, backlog = listen.backlog, somaxconn, "net.core.somaxconn cuts the backlog");
         }
+        if listener::is_shared(listen.address) {
+            tracing::warn!(address = %listen.address, "another process listens there, or on an overlapping address: it may get connections that are meant for this one");
+        }
     }
     let wanted: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();
     let first = open_all(config, &wanted).map_err(StartError)?;

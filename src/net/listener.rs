@@ -124,6 +124,21 @@ pub fn open(
     Ok(socket.into())
 }
 
+/// Whether a socket listens on `address` or one that overlaps with it, on the same port. Only beside one with `SO_REUSEPORT` does
+/// [`open`] succeed.
+pub fn is_shared(address: SocketAddr) -> bool {
+    let bind = || {
+        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+        // Connections that linger in TIME_WAIT are no listener.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())
+    };
+    bind().is_err_and(|error: io::Error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// A listening socket on its shard's runtime.
 #[derive(Debug)]
 pub struct Listener {
