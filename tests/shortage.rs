@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use serde_json::Value;
 use support::{
     Config, Mode, Origin, PATIENCE, Proxy, Wire, eventually, in_each_mode, ok, took_about,
@@ -16,6 +17,7 @@ in_each_mode!(
     the_status_page_outlives_the_descriptors,
     descriptors_of_upstream_connections,
     descriptors_of_a_shard_that_starts_again,
+    little_locked_memory,
     small_queues,
     a_crowd_that_is_woken_at_once,
     small_socket_buffers,
@@ -182,6 +184,28 @@ fn limit_descriptors(proxy: &Proxy, limit: Option<u64>) -> Option<u64> {
     prlimit(pid, Resource::Nofile, limit)
         .expect("may be set")
         .current
+}
+
+/// Where rings count as locked memory they get smaller until those of all shards fit, and none fails for what rings before it have left.
+fn little_locked_memory(mode: Mode) {
+    if !geteuid().is_root() {
+        eprintln!("not root, so the limit is shared with other tests and cannot be tested");
+        return;
+    }
+    let served = Origin::serve_text("fine");
+    // The limit is the user's: nobody in particular, and no other test's.
+    for (user, shards, bytes) in [(4251, 4, 1 << 20), (4252, 1, 1 << 18), (4253, 8, 1 << 23)] {
+        let user = user + 10 * u32::from(mode == Mode::Epoll);
+        let proxy = Config::new(mode)
+            .key(&format!("shards = {shards}"))
+            .started_by(user, user)
+            .under(&["prlimit", &format!("--memlock={bytes}:{bytes}")])
+            .upstream(&[&served.address], "")
+            .start();
+        assert_eq!(proxy.get("/").text(), "fine");
+        let log = proxy.log();
+        assert!(!log.iter().any(|line| line.contains("died")), "{log:?}");
+    }
 }
 
 /// Many more connections than the rings have entries, all with something to say when the proxy goes on.

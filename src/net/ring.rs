@@ -1,12 +1,12 @@
 //! How a shard waits for the kernel: the best `io_uring` set-up that this kernel takes, or epoll.
 //!
 //! Flags are tried in the order of what they are worth (`io_uring_setup(2)`); a kernel says no by EINVAL. The trial ring has the real size,
-//! and there are as many
-//! as there will be shards, so that a refusal for memory shows here and not in a shard.
+//! and there are as many as there will be shards, so that a refusal for memory shows here and not in a shard.
 
 pub mod header;
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 
@@ -16,6 +16,9 @@ use crate::config::{Io, IoMode};
 const COMPLETIONS_PER_SUBMISSION: u32 = 4;
 /// The smallest ring that the runtime makes.
 const ENTRIES_MIN: u32 = 256;
+/// How long the kernel may take to free closed rings. It does so in the background.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A set of ring flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,13 @@ fn try_rings(wanted: u32, shards: usize) -> Result<Driver, String> {
     let mut entries = wanted.max(ENTRIES_MIN);
     let mut remaining = Flags::ALL.iter().copied().peekable();
     while let Some(flags) = remaining.peek().copied() {
-        match build(flags, entries, shards) {
+        let attempt = || build(flags, entries, shards);
+        let rings = if entries < wanted {
+            patiently(attempt)
+        } else {
+            attempt()
+        };
+        match rings {
             Ok(rings) => {
                 rings.first().map_or(Ok(()), require_operations)?;
                 let note = (entries < wanted)
@@ -150,6 +159,22 @@ fn build(flags: Flags, entries: u32, shards: usize) -> io::Result<Vec<IoUring>> 
             .map(|_| flags.builder(entries).build(entries))
             .collect()
     })
+}
+
+/// Makes rings where others have just been closed. These count as locked memory until the kernel has freed them, so a refusal for memory is
+/// no answer yet.
+pub fn patiently<R>(mut attempt: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The runtime needs these operations, and a wait with timeout in the enter call (`IORING_FEAT_EXT_ARG`, Linux 5.11 and 5.10.162).

@@ -22,8 +22,8 @@ use crate::exchange::rate::Buckets;
 use crate::net::arrival::Arrivals;
 use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener, Waiting};
-use crate::net::ring::Driver;
 use crate::net::ring::header::{self, Header};
+use crate::net::ring::{self, Driver};
 use crate::net::{affinity, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clients::{Clients, Placement};
@@ -137,10 +137,14 @@ fn run(
     let doors = RefCell::default();
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {
-            let builder = RuntimeBuilder::<IoUringDriver>::new()
-                .uring_builder(flags.builder(*entries))
-                .with_entries(*entries);
-            let (runtime, header) = header::observed(|| builder.build());
+            let build = || {
+                RuntimeBuilder::<IoUringDriver>::new()
+                    .uring_builder(flags.builder(*entries))
+                    .with_entries(*entries)
+                    .build()
+            };
+            // The trial's rings have been closed, of the same size.
+            let (runtime, header) = header::observed(|| ring::patiently(build));
             let serving = serve(common, &lane, listeners, &doors, waiting, header);
             drive(runtime, serving)
         }

@@ -22,8 +22,6 @@ pub(crate) struct Config {
     directory: PathBuf,
     keys: String,
     tables: String,
-    /// Both limits of `RLIMIT_NOFILE`.
-    descriptors: Option<u32>,
     /// Faults can be asked for, so panics are no failure of the test.
     faults: bool,
     /// The user and group that start the proxy.
@@ -44,7 +42,6 @@ impl Config {
             directory,
             keys: String::new(),
             tables: String::new(),
-            descriptors: None,
             faults: false,
             starter: None,
             runner: Vec::new(),
@@ -83,9 +80,10 @@ impl Config {
         self
     }
 
-    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
-        self
+    /// Sets both limits of `RLIMIT_NOFILE`.
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        self.under(&["sh", "-c", &script])
     }
 
     /// Lets requests for `/fault/...` provoke faults.
@@ -185,41 +183,38 @@ impl Config {
         )
     }
 
+    /// A copy of the program: the build's own directory may be closed to other users.
+    fn copy(&self) -> PathBuf {
+        let copy = self.directory.join("ringlane");
+        // Copied by another process: a file that is open for writing here is so in what other tests start meanwhile, and cannot be
+        // executed.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_ringlane"))
+            .arg(&copy)
+            .status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "no copy of the proxy"
+        );
+        copy
+    }
+
     fn command(&self, path: &Path) -> Command {
-        let binary = env!("CARGO_BIN_EXE_ringlane");
-        let mut command = match self.descriptors {
-            None if !self.runner.is_empty() => {
-                let mut command = Command::new(&self.runner[0]);
-                command.args(&self.runner[1..]).arg(binary);
+        let program = match self.starter {
+            None => PathBuf::from(env!("CARGO_BIN_EXE_ringlane")),
+            Some(_) => self.copy(),
+        };
+        let mut command = match &self.runner[..] {
+            [] => Command::new(program),
+            [runner, arguments @ ..] => {
+                let mut command = Command::new(runner);
+                command.args(arguments).arg(program);
                 command
             }
-            None => self.starter.map_or_else(
-                || Command::new(binary),
-                |(uid, gid)| {
-                    // The build's own directory may be closed to other users.
-                    let copy = self.directory.join("ringlane");
-                    // Copied by another process: a file that is open for writing here is so in what other tests start meanwhile, and
-                    // cannot be executed.
-                    let copied = Command::new("cp").arg(binary).arg(&copy).status();
-                    assert!(
-                        copied.is_ok_and(|status| status.success()),
-                        "no copy of the proxy"
-                    );
-                    let mut command = Command::new(copy);
-                    command.uid(uid).gid(gid);
-                    command
-                },
-            ),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args([
-                    "-c",
-                    &format!("ulimit -n {limit} && exec \"$0\" \"$@\""),
-                    binary,
-                ]);
-                shell
-            }
         };
+        if let Some((uid, gid)) = self.starter {
+            command.uid(uid).gid(gid);
+        }
         command
             .args(["run", "--config"])
             .arg(path)
