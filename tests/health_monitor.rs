@@ -369,21 +369,21 @@ fn probes_go_where_they_are_told() {
         ..http()
     };
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let all = [refusing(), origin.address].map(Address::Socket);
-    let cases: [(Locate, Check, Cause); 9] = [
+    let silent = silent.local_addr().expect("bound");
+    let all = |addresses: [SocketAddr; 2]| -> Locate {
+        Arc::new(move || addresses.map(Address::Socket).into())
+    };
+    let cases: [(Locate, Check, Cause); 10] = [
         (origin.locate(), http(), Cause::ProbeOk),
         (at(refusing()), http(), Cause::Connect),
         (at(refusing()), tcp(), Cause::Connect),
-        (
-            at(silent.local_addr().expect("bound")),
-            tcp(),
-            Cause::ProbeOk,
-        ),
+        (at(silent), tcp(), Cause::ProbeOk),
         (at(refusing()), port, Cause::ProbeOk),
         (unix(&path), http(), Cause::ProbeOk),
         (unix(&directory.join("nobody.sock")), http(), Cause::Connect),
         (Arc::new(Vec::new), http(), Cause::NoAddress),
-        (Arc::new(move || all.to_vec()), http(), Cause::ProbeOk),
+        (all([refusing(), origin.address]), http(), Cause::ProbeOk),
+        (all([silent, origin.address]), http(), Cause::Timeout),
     ];
     let group = |(locate, check, _): &(Locate, Check, Cause)| Group {
         servers: targets(vec![Arc::clone(locate)]),
@@ -394,6 +394,14 @@ fn probes_go_where_they_are_told() {
     for (server, (.., cause)) in cases.iter().enumerate() {
         assert_eq!(wait_for_probe(&monitor, server), *cause, "case {server}");
     }
+    // Requests stay with the address that took the last connection, and so do probes.
+    let since = entry(&monitor, 9).last_probe.expect("seen").at_ms;
+    wait_for("another probe", || {
+        entry(&monitor, 9)
+            .last_probe
+            .is_some_and(|probe| probe.at_ms > since)
+    });
+    assert_eq!(wait_for_probe(&monitor, 9), Cause::Timeout);
     drop(monitor);
     std::fs::remove_dir_all(&directory).expect("ours");
 }

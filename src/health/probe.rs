@@ -29,9 +29,17 @@ pub(super) struct Outcome {
     pub(super) took_us: u32,
 }
 
-/// Probes a server once, within the check's timeout, at the first of its addresses that takes a connection. `first` is the one to begin
-/// with; where it does not answer, the next probe begins with the next. An error is ours (no file descriptor, no memory, no port) and says
-/// nothing about the server.
+/// How far a probe came at one address.
+enum Reached {
+    /// The address took the connection; whether it answered as it should.
+    Server(Result<(), Cause>),
+    /// There is no connection.
+    Nobody(Cause),
+}
+
+/// Probes a server once, within the check's timeout, at the first of its addresses that takes a connection: where requests go. `first` is
+/// the one to begin with; where no connection comes about, the next probe begins with the next. An error is ours (no file descriptor, no
+/// memory, no port) and says nothing about the server.
 pub(super) async fn probe(
     target: &Target,
     check: &Check,
@@ -43,11 +51,12 @@ pub(super) async fn probe(
     for _ in 0..addresses.len() {
         let address = addresses[*first % addresses.len()].clone();
         match probe_at(with_port(address, check.port), target, check, deadline).await {
-            Ok(found) => result = Some(found),
+            Ok(Reached::Server(answer)) => {
+                result = Some(answer);
+                break;
+            }
+            Ok(Reached::Nobody(cause)) => result = Some(Err(cause)),
             Err(error) => ours = Some(error),
-        }
-        if !matches!(result, None | Some(Err(Cause::Connect | Cause::Timeout))) {
-            break;
         }
         *first = (*first + 1) % addresses.len();
         if result == Some(Err(Cause::Timeout)) {
@@ -71,18 +80,20 @@ async fn probe_at(
     target: &Target,
     check: &Check,
     deadline: Instant,
-) -> io::Result<Result<(), Cause>> {
+) -> io::Result<Reached> {
     Ok(match address {
         address @ Address::Socket(_) => {
             let connect = connect_stream(&address, &target.connecting);
             match connected(deadline, connect).await? {
-                Ok(stream) => ask(stream, &check.kind, &target.host, deadline).await,
-                Err(cause) => Err(cause),
+                Ok(stream) => {
+                    Reached::Server(ask(stream, &check.kind, &target.host, deadline).await)
+                }
+                Err(cause) => Reached::Nobody(cause),
             }
         }
         Address::Unix(path) => match connected(deadline, UnixStream::connect(path)).await? {
-            Ok(stream) => ask(stream, &check.kind, &target.host, deadline).await,
-            Err(cause) => Err(cause),
+            Ok(stream) => Reached::Server(ask(stream, &check.kind, &target.host, deadline).await),
+            Err(cause) => Reached::Nobody(cause),
         },
     })
 }
@@ -194,7 +205,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Connection<S> {
             if received.is_empty() {
                 return Err(Cause::Closed);
             }
-            if let Some(response) = heads.receive(&received).map_err(|_| Cause::NotHttp)? {
+            if let Some(response) = heads.receive(&received)? {
                 return Ok(response);
             }
         }
@@ -219,7 +230,7 @@ impl<S: AsyncReadRent + AsyncWriteRent> Connection<S> {
             if content.is_over() {
                 return Err(Cause::Body);
             }
-            outcome.map_err(|_| Cause::NotHttp)?;
+            outcome?;
             received = self.read().await?;
             if received.is_empty() {
                 return Err(if content.ends_with_connection() {

@@ -2,24 +2,26 @@
 
 use http::Method;
 
+use super::Cause;
 use crate::http1::body::{Coding, Reader};
 use crate::http1::framing::{self, Framing};
 use crate::http1::head::{Limits, Progress, ResponseHead};
-use crate::http1::refusal::Refusal;
 
-/// Of a head or trailer section; the bytes are those of all heads.
+/// Of a head or trailer section.
 const LIMITS: Limits = Limits {
     head_bytes: 32 * 1024,
     fields: 128,
     target_bytes: 0,
 };
+/// Interim responses before a final one, as for a request.
+const INTERIMS_MAX: u32 = 64;
 
 /// The heads of a response: that of the final one behind those of interim ones.
 #[derive(Debug)]
 pub struct Heads {
     to_head: bool,
-    limits: Limits,
     head: ResponseHead,
+    interims: u32,
     received: Vec<u8>,
 }
 
@@ -39,32 +41,40 @@ impl Heads {
     pub fn new(method: &Method) -> Self {
         Self {
             to_head: *method == Method::HEAD,
-            limits: LIMITS,
             head: ResponseHead::default(),
+            interims: 0,
             received: Vec::new(),
         }
     }
 
     /// Takes in the bytes that came next. The final response is given once, when its head is complete; nothing can be taken in after it
-    /// or after an error, which says what is wrong with the bytes.
-    pub fn receive(&mut self, bytes: &[u8]) -> Result<Option<Final>, Refusal> {
+    /// or after an error, which is [`Cause::NotHttp`].
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<Option<Final>, Cause> {
         self.received.extend_from_slice(bytes);
-        while let Progress::Complete(length) = self.head.parse(&self.received, &self.limits)? {
+        while let Progress::Complete(length) = self.parse()? {
             let behind = self.received.split_off(length);
             let status = self.head.status;
             if status >= 200 {
                 return Ok(Some(Final {
                     status,
-                    framing: framing::response(&self.head, &self.received, self.to_head)?,
+                    framing: framing::response(&self.head, &self.received, self.to_head)
+                        .map_err(|_| Cause::NotHttp)?,
                     behind,
                 }));
             }
-            // Without end they would hold up the thread: a read that need not wait does not look at the deadline.
-            self.limits.head_bytes -= length;
+            self.interims += 1;
+            if status == 101 || self.interims > INTERIMS_MAX {
+                return Err(Cause::NotHttp);
+            }
             self.head.clear();
             self.received = behind;
         }
         Ok(None)
+    }
+
+    fn parse(&mut self) -> Result<Progress, Cause> {
+        let progress = self.head.parse(&self.received, &LIMITS);
+        progress.map_err(|_| Cause::NotHttp)
     }
 }
 
@@ -86,15 +96,15 @@ impl Content {
         }
     }
 
-    /// Takes in the bytes that came next. An error says what is wrong with them: content before it counts, and nothing can be taken in
+    /// Takes in the bytes that came next. An error is [`Cause::NotHttp`]: content before it counts, and nothing can be taken in
     /// after it.
-    pub fn receive(&mut self, received: &[u8]) -> Result<(), Refusal> {
+    pub fn receive(&mut self, received: &[u8]) -> Result<(), Cause> {
         let bytes = &mut self.bytes;
         let moved = self
             .body
             .transfer(received, Coding::Identity, &LIMITS, bytes);
         bytes.truncate(self.bytes_max);
-        moved.map(drop)
+        moved.map(drop).map_err(|_| Cause::NotHttp)
     }
 
     /// Those that count of what has come, transfer coding taken off.
@@ -120,7 +130,7 @@ mod tests {
     const OK: &str = "HTTP/1.1 200 OK\r\n";
 
     /// Status, content and whether it is over, for the same bytes in one piece and one by one.
-    fn read(method: &Method, bytes: &str) -> Result<(u16, String, bool), Refusal> {
+    fn read(method: &Method, bytes: &str) -> Result<(u16, String, bool), Cause> {
         let in_pieces = |size: usize| {
             let mut pieces = bytes.as_bytes().chunks(size);
             let mut heads = Heads::new(method);
@@ -150,7 +160,7 @@ mod tests {
             ("\r\nabcdefghi", Ok(("abcdefgh", true))),
             ("Content-Length: 3\r\n\r\nab", Ok(("ab", false))),
             ("Content-Length: 3\r\n\r\nabcd", Ok(("abc", true))),
-            ("Content-Length: -1\r\n\r\n", Err(Refusal::ContentLength)),
+            ("Content-Length: -1\r\n\r\n", Err(Cause::NotHttp)),
             (
                 "Transfer-Encoding: Chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc",
                 Ok(("abc", false)),
@@ -161,11 +171,11 @@ mod tests {
             ),
             (
                 "Transfer-Encoding: chunked\r\n\r\n1\r\nab",
-                Err(Refusal::ChunkLine),
+                Err(Cause::NotHttp),
             ),
             (
                 "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
-                Err(Refusal::LengthAndEncoding),
+                Err(Cause::NotHttp),
             ),
         ];
         for (rest, expected) in cases {
@@ -197,9 +207,9 @@ mod tests {
         let response = format!("{OK}\r\nab");
         let times = |n| read(&Method::GET, &format!("{}{response}", interim.repeat(n)));
         assert_eq!(times(0), Ok((200, "ab".into(), false)));
-        assert_eq!(times(2), times(0));
-        let enough = (LIMITS.head_bytes - OK.len() - 2) / interim.len();
-        assert_eq!(times(enough), times(0));
-        assert_eq!(times(enough + 1), Err(Refusal::HeadTooLarge));
+        assert_eq!(times(64), times(0));
+        assert_eq!(times(65), Err(Cause::NotHttp));
+        let switching = format!("HTTP/1.1 101 Switching Protocols\r\n\r\n{response}");
+        assert_eq!(read(&Method::GET, &switching), Err(Cause::NotHttp));
     }
 }
