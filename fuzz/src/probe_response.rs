@@ -3,6 +3,7 @@
 use http::Method;
 use ringlane::health::Cause;
 use ringlane::health::response::{Content, Heads};
+use ringlane::http1::head::INTERIMS_MAX;
 
 use super::cuts;
 use super::strict::{self, Chunked, Framing, Head};
@@ -16,9 +17,6 @@ const BYTES_MIN: usize = 1024;
 const FIELDS_MIN: usize = 128;
 /// and digits of a length.
 const LENGTH_DIGITS_MIN: usize = 18;
-
-/// Interim responses that it allows.
-const INTERIMS_MAX: usize = 64;
 
 /// What a prober made of a response.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,13 +3,10 @@
 use super::lane::Lane;
 use super::response::{Answering, Arrived, Failure, Received, Start};
 use crate::http1::forward::Persistence;
-use crate::http1::head::ResponseHead;
+use crate::http1::head::{INTERIMS_MAX, ResponseHead};
 use crate::net::deadline::Slot;
 use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
-
-/// Interim responses that a server may send before the final one.
-const INTERIMS_MAX: u32 = 64;
 
 impl Answering<'_> {
     /// Reads up to the final head, before which [`Start::out`] has come; interim responses are passed on at once.

@@ -5,7 +5,7 @@ use http::Method;
 use super::Cause;
 use crate::http1::body::{Coding, Reader};
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::{Limits, Progress, ResponseHead};
+use crate::http1::head::{INTERIMS_MAX, Limits, Progress, ResponseHead};
 
 /// Of a head or trailer section.
 const LIMITS: Limits = Limits {
@@ -13,8 +13,6 @@ const LIMITS: Limits = Limits {
     fields: 128,
     target_bytes: 0,
 };
-/// Interim responses before a final one, as for a request.
-const INTERIMS_MAX: u32 = 64;
 
 /// The heads of a response: that of the final one behind those of interim ones.
 #[derive(Debug)]

@@ -28,6 +28,9 @@ impl Limits {
     }
 }
 
+/// Interim responses that may come before a final one; more make a response malformed.
+pub const INTERIMS_MAX: u32 = 64;
+
 /// How far a head has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
