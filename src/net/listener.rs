@@ -95,21 +95,12 @@ pub fn open(
     address: SocketAddr,
     account: Option<&Account>,
 ) -> Result<StdListener, ListenError> {
-    let socket = RawSocket::new(
-        Domain::for_address(address),
-        Type::STREAM.cloexec(),
-        Some(Protocol::TCP),
-    )?;
+    let socket = unbound(address)?;
     if let Some(Account { uid, gid, .. }) = account {
         // Without the right to, the process runs as the account already, or is about to be refused to become it.
         let _ = fchown(&socket, Some(*uid), Some(*gid));
     }
-    socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        // One listener is one family, so that `[::]` and `0.0.0.0` can both be configured.
-        socket.set_only_v6(true)?;
-    }
     // Accepted sockets inherit it, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
     set_tcp(socket.as_fd(), &listen.tcp)?;
@@ -127,16 +118,20 @@ pub fn open(
 /// Whether a socket listens on `address` or one that overlaps with it, on the same port. Only beside one with `SO_REUSEPORT` does
 /// [`open`] succeed.
 pub fn is_shared(address: SocketAddr) -> bool {
-    let bind = || {
-        let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
-        // Connections that linger in TIME_WAIT are no listener.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&address.into())
-    };
-    bind().is_err_and(|error: io::Error| error.kind() == io::ErrorKind::AddrInUse)
+    let bound = unbound(address).and_then(|socket| socket.bind(&address.into()));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// A socket that can be bound to this address beside connections that linger there in `TIME_WAIT`, but beside no listener.
+fn unbound(address: SocketAddr) -> io::Result<RawSocket> {
+    let domain = Domain::for_address(address);
+    let socket = RawSocket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // One listener is one family, so that `[::]` and `0.0.0.0` can both be configured.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// A listening socket on its shard's runtime.
