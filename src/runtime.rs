@@ -14,7 +14,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::affinity;
-use crate::net::ring::{Flags, header};
+use crate::net::ring::{Flags, header, patiently};
 
 /// Submission entries of the ring.
 const ENTRIES: u32 = 4096;
@@ -82,7 +82,7 @@ where
     let report = |outcome| built.send(outcome).is_ok();
     if let Err(error) = pinned {
         report(Err(error));
-    } else if let Ok(mut runtime) = header::alone(|| ring().enable_timer().build()) {
+    } else if let Ok(mut runtime) = header::alone(|| patiently(|| ring().enable_timer().build())) {
         report(Ok(()));
         runtime.block_on(main());
     } else {

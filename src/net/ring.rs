@@ -121,13 +121,7 @@ fn try_rings(wanted: u32, shards: usize) -> Result<Driver, String> {
     let mut entries = wanted.max(ENTRIES_MIN);
     let mut remaining = Flags::ALL.iter().copied().peekable();
     while let Some(flags) = remaining.peek().copied() {
-        let attempt = || build(flags, entries, shards);
-        let rings = if entries < wanted {
-            patiently(attempt)
-        } else {
-            attempt()
-        };
-        match rings {
+        match patiently(|| build(flags, entries, shards)) {
             Ok(rings) => {
                 rings.first().map_or(Ok(()), require_operations)?;
                 let note = (entries < wanted)
@@ -161,8 +155,8 @@ fn build(flags: Flags, entries: u32, shards: usize) -> io::Result<Vec<IoUring>> 
     })
 }
 
-/// Makes rings where others have just been closed. These count as locked memory until the kernel has freed them, so a refusal for memory is
-/// no answer yet.
+/// Makes rings where others may just have been closed, by this process or by one before it. They count as locked memory until the kernel has
+/// freed them, so a refusal for memory is no answer yet.
 pub fn patiently<R>(mut attempt: impl FnMut() -> io::Result<R>) -> io::Result<R> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -143,7 +143,7 @@ fn run(
                     .with_entries(*entries)
                     .build()
             };
-            // The trial's rings have been closed, of the same size.
+            // The trial's rings may still count as locked.
             let (runtime, header) = header::observed(|| ring::patiently(build));
             let serving = serve(common, &lane, listeners, &doors, waiting, header);
             drive(runtime, serving)
