@@ -386,12 +386,19 @@ pub fn default_shards() -> usize {
     affinity::default_cpus().len()
 }
 
+/// CPUs that are named and that the process may not use: with any, it does not start.
+pub fn unusable_cpus(named: &[usize]) -> Vec<usize> {
+    let usable = affinity::usable_cpus();
+    let unusable = |cpu: &usize| !usable.contains(cpu);
+    named.iter().copied().filter(unusable).collect()
+}
+
 /// Which shards run where.
 fn seats(config: &Config) -> Result<Vec<Seat>, StartError> {
     let usable = affinity::usable_cpus();
     let cpus: Vec<Option<usize>> = match &config.shards {
         Shards::Cpus(cpus) => {
-            if let Some(cpu) = cpus.iter().find(|cpu| !usable.contains(cpu)) {
+            if let Some(cpu) = unusable_cpus(cpus).first() {
                 return Err(StartError(format!(
                     "cpus: the process may not use CPU {cpu}; it may use {usable:?} (see taskset -p, cpuset)"
                 )));

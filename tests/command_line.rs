@@ -161,6 +161,21 @@ fn check_prints_what_would_run() {
 }
 
 #[test]
+fn check_tells_of_cpus_that_this_machine_lacks() {
+    let rest = "[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let text = format!("cpus = \"0,1000-1001\"\n{rest}");
+    let path = file("cpus.toml", &text).display().to_string();
+    let output = ringlane(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = "3, on CPU 0, 1000, 1001 (not here: the process may not use CPU 1000, 1001)";
+    assert!(stdout(&output).contains(told), "{}", stdout(&output));
+    let output = ringlane(&["run", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let refused = "cpus: the process may not use CPU 1000;";
+    assert!(stderr(&output).contains(refused), "{}", stderr(&output));
+}
+
+#[test]
 fn a_refused_configuration_exits_2_with_every_complaint() {
     let text = "shard = 2\n[timeouts]\nkeep_alive = 5\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
     let path = file("refused.toml", text).display().to_string();

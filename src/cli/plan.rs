@@ -191,7 +191,16 @@ fn row(f: &mut Formatter<'_>, name: &str, value: &str) -> fmt::Result {
 fn count(shards: &Shards) -> String {
     match shards {
         Shards::Count(count) => count.to_string(),
-        Shards::Cpus(cpus) => format!("{}, on CPU {}", cpus.len(), list(cpus)),
+        Shards::Cpus(cpus) => {
+            let here = match &server::unusable_cpus(cpus)[..] {
+                [] => String::new(),
+                unusable => format!(
+                    " (not here: the process may not use CPU {})",
+                    list(unusable)
+                ),
+            };
+            format!("{}, on CPU {}{here}", cpus.len(), list(cpus))
+        }
         Shards::Auto => {
             let here = server::default_shards();
             format!("one for each CPU that the process may use ({here} here)")
