@@ -269,20 +269,38 @@ fn unknown_key(section: &'static Section, name: &str) -> Flaw {
     if let Some(near) = nearest(name, section.keys.iter().map(|key| key.name)) {
         return flaw.help(format!("did you mean `{near}`?"));
     }
+    let alike = section.keys.iter().find(|key| share_a_word(key.name, name));
+    let alike = alike.map(|key| format!("did you mean `{}`?", key.name));
     let homes = ROOT
         .all()
         .into_iter()
         .filter(|other| other.key(name).is_some());
     let homes: Vec<_> = homes.map(place).collect();
-    if homes.is_empty() {
-        return flaw;
-    }
     let order = if ROOT.key(name).is_some() {
         ", before the first [table]"
     } else {
         ""
     };
-    flaw.help(format!("`{name}` can stand {}{order}", homes.join(" or ")))
+    let elsewhere =
+        (!homes.is_empty()).then(|| format!("`{name}` can stand {}{order}", homes.join(" or ")));
+    let help: Vec<String> = alike.into_iter().chain(elsewhere).collect();
+    if help.is_empty() {
+        let keys: Vec<_> = section.keys.iter().map(|key| key.name).collect();
+        return flaw.help(format!("there are {}", keys.join(", ")));
+    }
+    flaw.help(help.join(" "))
+}
+
+/// Whether two names of keys have a part in common, as `header_count` and `headers`.
+fn share_a_word(one: &str, other: &str) -> bool {
+    let words = |name: &str| -> Vec<String> {
+        let parts = name.split(['_', '-']).filter(|part| part.len() > 3);
+        parts
+            .map(|part| part.trim_end_matches('s').to_lowercase())
+            .collect()
+    };
+    let others = words(other);
+    words(one).iter().any(|word| others.contains(word))
 }
 
 fn place(section: &Section) -> String {

@@ -22,7 +22,15 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "certificate = 1",
-        "error 1: there is no key `certificate` at the top of the file",
+        "error 1: there is no key `certificate` at the top of the file (there are shards, cpus, ",
+    ),
+    (
+        "[limits]\nheaders = 9",
+        "error 2: there is no key `headers` in [limits] (did you mean `header_count`? `headers` can stand in [upstream.health])",
+    ),
+    (
+        "[timeouts]\nheader = \"1s\"",
+        "error 2: there is no key `header` in [timeouts] (did you mean `client_header`?)",
     ),
     (
         "pin = \"no\"",
