@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok, took_about};
@@ -12,6 +13,7 @@ in_each_mode!(
     a_full_queue_takes_no_more,
     a_body_waits_with_its_request,
     clients_that_leave_are_not_served,
+    the_wait_is_not_the_servers_latency,
     a_place_that_another_shard_frees_is_found,
     a_failed_request_frees_its_place,
     a_request_that_met_a_dead_server_waits_for_a_full_one,
@@ -198,6 +200,27 @@ fn clients_that_leave_are_not_served(mode: Mode) {
     assert_eq!(upstream.request().target, "/last");
     upstream.send(ok("last"));
     assert_eq!(last.response("GET").text(), "last");
+}
+
+fn the_wait_is_not_the_servers_latency(mode: Mode) {
+    let (proxy, origin) = one_at_a_time(mode, "queue = 8");
+    let mut first = ask(&proxy, "/first");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let mut second = ask(&proxy, "/second");
+    await_length(&proxy, 1);
+    thread::sleep(Duration::from_secs(1));
+    upstream.send(ok("first"));
+    assert_eq!(first.response("GET").text(), "first");
+    upstream.request();
+    upstream.send(ok("second"));
+    assert_eq!(second.response("GET").text(), "second");
+    eventually("both are recorded", || {
+        proxy.upstream()["servers"][0]["latency"]["count"] == 2
+    });
+    let mean = proxy.upstream()["servers"][0]["latency"]["mean_us"].clone();
+    // The first took a second of the server's time, the second hardly any.
+    assert!(mean.as_f64().is_some_and(|us| us < 750_000.0), "{mean}");
 }
 
 fn a_place_that_another_shard_frees_is_found(mode: Mode) {

@@ -34,7 +34,10 @@ pub fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> impl Futu
             ..Course::default()
         };
         let mut next = match group.choose_first(request.key, request.traits.bond) {
-            Err(why) => rare(without_server(lane, client, request, why, &course)).await,
+            Err(why) => {
+                course.queued = true;
+                rare(without_server(lane, client, request, why, &course)).await
+            }
             Ok(index) => Ok(index),
         };
         let after = loop {
@@ -195,10 +198,11 @@ fn attempt(
         let counters = lane.server(server.id);
         counters.requests.inc();
         let _running = Held::new(&counters.active);
-        let started = if course.retries == 0 {
-            request.started
-        } else {
+        // What a request has waited for is not its server's latency.
+        let started = if course.retries > 0 || course.queued {
             Instant::now()
+        } else {
+            request.started
         };
         let pooled = if course.fresh {
             None

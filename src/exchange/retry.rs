@@ -29,6 +29,8 @@ pub(super) struct Course {
     pub(super) retries: u32,
     /// Attempts that may still follow one whose request a server may have seen.
     pub(super) retries_left: u16,
+    /// There was no server for it at first.
+    pub(super) queued: bool,
     /// The next attempt takes a new connection.
     pub(super) fresh: bool,
     /// The last attempt went over a pooled connection.
