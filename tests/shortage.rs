@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 use serde_json::Value;
 use support::{
-    Config, Mode, Origin, PATIENCE, Proxy, Wire, eventually, in_each_mode, ok, took_about,
+    Config, Mode, Origin, PATIENCE, Proxy, Served, Wire, eventually, in_each_mode, ok, took_about,
 };
 
 in_each_mode!(
     the_status_page_outlives_the_descriptors,
     descriptors_of_upstream_connections,
     descriptors_of_a_shard_that_starts_again,
+    descriptors_for_the_listener_of_a_shard_that_starts_again,
+    a_shard_that_cannot_start_again_ends_with_the_process,
     little_locked_memory,
     small_queues,
     a_crowd_that_is_woken_at_once,
@@ -117,28 +119,58 @@ fn descriptors_of_upstream_connections(mode: Mode) {
 
 /// A shard that died finds no descriptor for its ring. It tries until there is one, and touches no descriptor that is not its own.
 fn descriptors_of_a_shard_that_starts_again(mode: Mode) {
+    // What the dead shard gives back is enough for the listener, which it had before its ring and its connections, and no more.
+    let (proxy, _served, before) = dead_shard(mode, 1);
+    eventually("it cannot be started", || logs(&proxy, "cannot be built"));
+    limit_descriptors(&proxy, before);
+    eventually("it is started again", || {
+        is_served(&proxy).is_ok_and(|served| served)
+    });
+}
+
+/// It is one death, however often its listener is tried.
+fn descriptors_for_the_listener_of_a_shard_that_starts_again(mode: Mode) {
+    let (proxy, _served, before) = dead_shard(mode, 0);
+    eventually("it cannot listen", || logs(&proxy, "cannot listen"));
+    std::thread::sleep(Duration::from_millis(500));
+    limit_descriptors(&proxy, before);
+    eventually("it is started again", || {
+        is_served(&proxy).is_ok_and(|served| served)
+    });
+    assert_eq!(proxy.status()["shard_restarts"], 1);
+    let log = proxy.log();
+    let told = log.iter().filter(|line| line.contains("cannot listen"));
+    assert_eq!(told.count(), 1, "{log:?}");
+}
+
+/// Nothing is left to wait for.
+fn a_shard_that_cannot_start_again_ends_with_the_process(mode: Mode) {
+    let (mut proxy, ..) = dead_shard(mode, 0);
+    eventually("it cannot listen", || logs(&proxy, "cannot listen"));
+    proxy.signal("TERM");
+    assert!(proxy.exit_within(Duration::from_secs(10)).success());
+}
+
+/// A proxy whose only shard has died and finds `spare` descriptors from its listener's on; its origin, and the limit that it had before.
+fn dead_shard(mode: Mode, spare: u64) -> (Proxy, Served, Option<u64>) {
     let served = Origin::serve_text("fine");
     let proxy = Config::new(mode)
         .faults()
         .key("shards = 1")
+        .tables(ADMIN)
         .upstream(&[&served.address], "")
         .start();
     assert_eq!(proxy.connect().get("/").text(), "fine");
     let mut wire = proxy.connect();
     assert_eq!(wire.get("/").text(), "fine");
-    // What the dead shard gives back is enough for the listener, which it had before its ring and its connections, and no more.
     let listener = listening(&proxy);
-    let before = limit_descriptors(&proxy, Some(listener + 1));
+    let before = limit_descriptors(&proxy, Some(listener + spare));
     wire.send("GET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("it cannot be started", || {
-        let log = proxy.log();
-        log.iter().any(|line| line.contains("cannot be built"))
-    });
-    limit_descriptors(&proxy, before);
-    limit_descriptors(&proxy, before);
-    eventually("it is started again", || {
-        is_served(&proxy).is_ok_and(|served| served)
-    });
+    (proxy, served, before)
+}
+
+fn logs(proxy: &Proxy, text: &str) -> bool {
+    proxy.log().iter().any(|line| line.contains(text))
 }
 
 /// Whether a request gets its answer.

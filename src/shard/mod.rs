@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -94,18 +95,45 @@ pub fn spawn(
 }
 
 /// Runs the shard, and starts it again each time that it dies.
-fn supervise(common: &Arc<Common>, seat: Seat, listeners: Vec<TcpListener>) {
-    let mut opened = Ok(listeners);
+fn supervise(common: &Arc<Common>, seat: Seat, mut listeners: Vec<TcpListener>) {
+    let counters = &common.counters[seat.id];
     let mut waiting = Vec::new();
-    while let Err(why) = opened.and_then(|listeners| run(common, seat, listeners, &mut waiting)) {
+    while let Err(why) = run(common, seat, listeners, &mut waiting) {
+        counters.end();
         tracing::error!(
             shard = seat.id,
             error = why,
             "shard died; starting it again"
         );
         std::thread::sleep(RESTART_PAUSE);
-        opened = (common.listen)();
-        common.counters[seat.id].restarts.inc();
+        let Some(reopened) = listen_again(common, seat) else {
+            return;
+        };
+        listeners = reopened;
+        counters.restarts.inc();
+    }
+}
+
+/// Opens the listeners of a shard that died, trying until it succeeds; `None` when the process drains before.
+fn listen_again(common: &Common, seat: Seat) -> Option<Vec<TcpListener>> {
+    let mut told = None;
+    loop {
+        let why = match (common.listen)() {
+            Ok(listeners) => return Some(listeners),
+            Err(why) => Some(why),
+        };
+        if common.draining.load(Relaxed) {
+            return None;
+        }
+        if why != told {
+            tracing::error!(
+                shard = seat.id,
+                error = why,
+                "shard cannot listen; trying on"
+            );
+            told = why;
+        }
+        std::thread::sleep(RESTART_PAUSE);
     }
 }
 

@@ -236,11 +236,15 @@ impl ShardCounters {
     }
 
     /// Says which thread now writes here, and where it is pinned. Called by the shard's thread as it starts.
-    ///
-    /// Gauges return to zero: what an earlier thread of this shard held open went with it.
     pub fn begin(&self, thread_id: u32, cpu: Option<usize>) {
         let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
         self.cpu.store(cpu.unwrap_or(Self::NOT_PINNED), Relaxed);
+        self.thread_id.store(thread_id, Relaxed);
+    }
+
+    /// Says that the shard has ended or died. Gauges return to zero: what it held open went with it.
+    pub fn end(&self) {
+        self.thread_id.store(0, Relaxed);
         for gauge in [
             &self.ring.known,
             &self.connections,
@@ -259,12 +263,6 @@ impl ShardCounters {
         for upstream in &self.upstreams {
             upstream.queued.set(0);
         }
-        self.thread_id.store(thread_id, Relaxed);
-    }
-
-    /// Says that the shard's thread has ended.
-    pub fn end(&self) {
-        self.thread_id.store(0, Relaxed);
     }
 
     /// The counter of one kind of timeout.
@@ -447,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_thread_starts_with_empty_gauges_and_keeps_the_counts() {
+    fn a_shard_that_ended_holds_nothing_open_and_keeps_its_counts() {
         let shard = ShardCounters::new(1, 1);
         shard.begin(7, Some(3));
         shard.connections.inc();
@@ -455,11 +453,6 @@ mod tests {
         shard.servers[0].idle.inc();
         shard.end();
         assert_eq!(shard.running_thread(), None);
-        shard.begin(8, None);
-        assert_eq!(
-            (shard.running_thread(), shard.pinned_cpu()),
-            (Some(8), None)
-        );
         assert_eq!(
             (
                 shard.connections.get(),
@@ -467,6 +460,11 @@ mod tests {
                 shard.accepted.get()
             ),
             (0, 0, 1)
+        );
+        shard.begin(8, None);
+        assert_eq!(
+            (shard.running_thread(), shard.pinned_cpu()),
+            (Some(8), None)
         );
     }
 }
