@@ -155,7 +155,8 @@ fn host_pattern(text: &str) -> Result<HostPattern, Flaw> {
     }
 }
 
-/// Checks a path prefix against RFC 3986 section 3.3. Dot segments and a closing slash would match nothing, or not what they seem to.
+/// Checks a path prefix against RFC 3986 section 3.3. What requests' paths lose before they are compared (dot segments, empty ones, needless
+/// escapes) would match nothing, or not what it seems to, as would a closing slash.
 fn path_prefix(text: &str) -> Result<String, Flaw> {
     if !text.starts_with('/') {
         return Err(Flaw::new(format!("`{text}` does not begin with `/`"))
@@ -169,14 +170,22 @@ fn path_prefix(text: &str) -> Result<String, Flaw> {
         };
         return Err(Flaw::new(format!("a path cannot have `{}`", wrong.escape_debug())).help(hint));
     }
-    let escapes = text
-        .split('%')
-        .skip(1)
-        .map(|rest| rest.get(..2).unwrap_or_default());
-    if let Some(wrong) = escapes.into_iter().find(|digits| !is_hex_pair(digits)) {
-        return Err(
-            Flaw::new(format!("`%{wrong}` is not a percent-encoded byte")).help("write % as %25"),
-        );
+    let escapes = text.split('%').skip(1);
+    for digits in escapes.map(|rest| rest.get(..2).unwrap_or_default()) {
+        let Some(byte) = escaped_byte(digits) else {
+            let flaw = Flaw::new(format!("`%{digits}` is not a percent-encoded byte"));
+            return Err(flaw.help("write % as %25"));
+        };
+        let plain = char::from(byte);
+        if is_path_character(plain) && !matches!(plain, '/' | '%') {
+            let flaw = Flaw::new(format!("`%{digits}` stands for `{plain}`"));
+            return Err(flaw.help(format!("write `{plain}`")));
+        }
+    }
+    if text.contains("//") {
+        return Err(Flaw::new(format!(
+            "`{text}` has an empty segment; requests are compared without those"
+        )));
     }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(Flaw::new(format!(
@@ -196,8 +205,10 @@ fn is_path_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/%-._~!$&'()*+,;=:@".contains(c)
 }
 
-fn is_hex_pair(digits: &str) -> bool {
-    digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// The byte that `%` and these digits stand for.
+fn escaped_byte(digits: &str) -> Option<u8> {
+    let is_hex_pair = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u8::from_str_radix(digits, 16).ok().filter(|_| is_hex_pair)
 }
 
 #[cfg(test)]
@@ -245,6 +256,7 @@ mod tests {
             ("/api", true),
             ("/api/v1", true),
             ("/a%20b", true),
+            ("/a%2Fb/100%25/%c3%BC", true),
             ("/.well-known/acme-challenge", true),
             ("/~user;x=1,2:@!$&'()*+", true),
             ("", false),
@@ -252,6 +264,9 @@ mod tests {
             ("*", false),
             ("/api/", false),
             ("//", false),
+            ("/a//b", false),
+            ("/%61pi", false),
+            ("/%2e%2e/a", false),
             ("/a b", false),
             ("/a?b", false),
             ("/a#b", false),

@@ -8,7 +8,8 @@ use crate::http1::target::{host_of, path_of};
 /// All routes, the most specific first.
 #[derive(Debug)]
 pub struct Router {
-    routes: Vec<Route>,
+    /// With the path as requests' paths are compared.
+    routes: Vec<(Vec<u8>, Route)>,
     /// The one route that takes everything, when there is no other.
     only: bool,
 }
@@ -27,14 +28,18 @@ impl Router {
         });
         let only =
             matches!(&routes[..], [Route { host: HostPattern::Any, path, .. }] if path == "/");
-        Self { routes, only }
+        let with_path = |route: Route| (canonical(route.path.as_bytes()).into_owned(), route);
+        Self {
+            routes: routes.into_iter().map(with_path).collect(),
+            only,
+        }
     }
 
     /// The route of a request for `path_and_query` at `authority`.
     #[inline]
     pub fn find(&self, authority: &[u8], path_and_query: &[u8]) -> Option<&Route> {
         if self.only {
-            self.routes.first()
+            self.routes.first().map(|(_, route)| route)
         } else {
             self.search(host_of(authority), path_of(path_and_query))
         }
@@ -43,9 +48,10 @@ impl Router {
     fn search(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
         let path = canonical(path);
         let host = host.strip_suffix(b".").unwrap_or(host);
-        self.routes
-            .iter()
-            .find(|route| takes_host(&route.host, host) && takes_path(&route.path, &path))
+        let mut routes = self.routes.iter();
+        let found = routes
+            .find(|(prefix, route)| takes_host(&route.host, host) && takes_path(prefix, &path));
+        found.map(|(_, route)| route)
     }
 }
 
@@ -62,8 +68,8 @@ fn takes_host(pattern: &HostPattern, host: &[u8]) -> bool {
 }
 
 /// Whether `prefix` leads `path` and ends at a segment's end.
-fn takes_path(prefix: &str, path: &[u8]) -> bool {
-    let prefix = prefix.trim_end_matches('/').as_bytes();
+fn takes_path(prefix: &[u8], path: &[u8]) -> bool {
+    let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
     path.strip_prefix(prefix)
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
         || prefix.is_empty()
@@ -79,8 +85,8 @@ pub fn strip<'a>(prefix: &str, path_and_query: &'a [u8]) -> Option<Cow<'a, [u8]>
     }
 }
 
-/// The path as a server will understand it: percent-encoding taken off (but for slashes), dot segments resolved, slashes merged
-/// (RFC 3986 section 6.2.2). Routes are chosen by it, so that another way to write a path does not lead to another route.
+/// The path as a server will understand it: percent-encoding taken off (but for slashes, whose is `%2F`), dot segments resolved, slashes
+/// merged (RFC 3986 section 6.2.2). Routes are chosen by it, so that another way to write a path does not lead to another route.
 fn canonical(path: &[u8]) -> Cow<'_, [u8]> {
     let plain = !path.contains(&b'%') && !path.windows(2).any(|pair| matches!(pair, b"//" | b"/."));
     if plain {
@@ -115,9 +121,12 @@ fn percent_decode(path: &[u8]) -> Vec<u8> {
     let mut at = 0;
     while at < path.len() {
         match (path[at], digit(at + 1), digit(at + 2)) {
-            // An encoded slash is data, not a separator (RFC 3986 section 2.2).
-            (b'%', Some(high), Some(low)) if high * 16 + low != u32::from(b'/') => {
-                decoded.push((high * 16 + low) as u8);
+            (b'%', Some(high), Some(low)) => {
+                match (high * 16 + low) as u8 {
+                    // An encoded slash is data, not a separator (RFC 3986 section 2.2).
+                    b'/' => decoded.extend_from_slice(b"%2F"),
+                    byte => decoded.push(byte),
+                }
                 at += 3;
             }
             (byte, ..) => {
@@ -179,6 +188,21 @@ mod tests {
                 .map(|route| route.upstream);
             assert_eq!(found, Some(*upstream), "{host} {path}");
         }
+        let escaped = Router::new(&[
+            route(HostPattern::Any, "/a%20b", 0),
+            route(HostPattern::Any, "/c%2fd", 1),
+            route(HostPattern::Any, "/%c3%bc", 2),
+        ]);
+        for (path, upstream) in [
+            ("/a%20b/x", 0),
+            ("/c%2Fd", 1),
+            ("/c%2fd", 1),
+            ("/%C3%BC", 2),
+        ] {
+            let found = escaped.find(b"h", path.as_bytes());
+            assert_eq!(found.map(|route| route.upstream), Some(upstream), "{path}");
+        }
+        assert!(escaped.find(b"h", b"/c/d").is_none());
         let none = Router::new(&[route(HostPattern::Exact("h".to_owned()), "/a", 0)]);
         assert!(none.find(b"h", b"/b").is_none() && none.find(b"i", b"/a").is_none());
     }
@@ -211,6 +235,7 @@ mod tests {
             ("/.", "/"),
             ("/%2e%2E/a", "/a"),
             ("/a%zz", "/a%zz"),
+            ("/a%2f..%2Fb", "/a%2F..%2Fb"),
         ] {
             assert_eq!(canonical(path.as_bytes()), expected.as_bytes(), "{path}");
         }
