@@ -14,6 +14,7 @@ in_each_mode!(
     bursts_longer_than_a_receive,
     a_body_and_what_follows_it,
     a_head_in_two_parts,
+    an_empty_line_behind_the_last_body,
     many_at_once,
     places_of_closed_connections,
 );
@@ -131,6 +132,23 @@ fn a_body_and_what_follows_it(mode: Mode) {
         client.send(GET);
         assert_eq!(client.response("GET").text(), "0");
     }
+}
+
+/// The close must not take the answer with it.
+fn an_empty_line_behind_the_last_body(mode: Mode) {
+    const LENGTH: usize = 3_000_000;
+    let origin = Origin::bind();
+    let proxy = Config::new(mode).upstream(&[&origin.address], "").start();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().body, b"hi");
+    client.send("\r\n");
+    upstream.send(ok(&"x".repeat(LENGTH)));
+    // What it has not read when the proxy is done with the answer is what a reset would take.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(client.response("POST").body.len(), LENGTH);
+    client.expect_end();
 }
 
 fn a_head_in_two_parts(mode: Mode) {

@@ -9,6 +9,7 @@ use super::retry::{Course, Fault};
 use super::transfer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
+use crate::net::socket::Peek;
 use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
 
@@ -35,8 +36,12 @@ pub(super) fn finished(
         ..Outcome::default()
     };
     log(lane, request, &outcome, course);
-    // A client that asked for the close and has sent all it had sends no more: there is nothing to wait for.
-    let done = whole && !request.traits.persistent && client.pending.borrow().is_empty();
+    // A client that asked for the close and has sent all it had sends no more: there is nothing to wait for. Some send an empty line behind
+    // a body (RFC 9112 section 2.2): to close with that unread would reset what they have not got yet.
+    let done = whole
+        && !request.traits.persistent
+        && client.pending.borrow().is_empty()
+        && client.socket.peek() != Peek::Bytes;
     match (finish.tunnel.is_some(), whole, finish.persistent) {
         (true, ..) => After::Close,
         (false, true, true) => After::KeepAlive,
