@@ -16,6 +16,7 @@ in_each_mode!(
     the_last_answer_goes_to_the_client,
     an_answer_that_was_put_aside_goes_out_whole,
     an_answer_that_was_put_aside_outlives_a_dead_server,
+    an_answer_that_was_put_aside_and_cut_off_is_not_whole,
     an_answer_that_comes_before_the_body_has_ended_goes_to_the_client,
     a_kept_body_is_sent_again,
     a_body_that_is_not_kept_is_not_sent_again,
@@ -190,6 +191,27 @@ fn an_answer_that_was_put_aside_outlives_a_dead_server(mode: Mode) {
     assert_eq!(upstream["retries"]["closed"], 3);
     assert_eq!(upstream["servers"][1]["retries"]["closed"], 3);
     assert_eq!(upstream["retries"]["connect"], 0, "nothing followed it");
+}
+
+/// The server answers without having read all of the request, so its close is a reset: nobody knows whether the answer was whole.
+fn an_answer_that_was_put_aside_and_cut_off_is_not_whole(mode: Mode) {
+    let hasty = Origin::bind_narrow();
+    let settings = format!("{ON_5XX}\nsend_buffer = 4096");
+    let proxy = in_order(mode, &[&hasty.address, &Origin::nowhere()], &settings);
+    let body = "x".repeat(15_000);
+    let mut client = proxy.connect();
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let mut upstream = hasty.accept();
+    upstream.send("HTTP/1.1 503 X\r\nConnection: close\r\n\r\nhalf of it");
+    std::thread::sleep(Duration::from_millis(200));
+    drop(upstream);
+    let (answer, _) = client.read_to_end();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
 }
 
 fn an_answer_that_comes_before_the_body_has_ended_goes_to_the_client(mode: Mode) {

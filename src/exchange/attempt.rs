@@ -265,7 +265,8 @@ fn attempt(
         let is_sent = sent.is_ok() && !answering.uploading.get();
         start.finish.reusable &= is_sent;
         if let Err(fault) = answered {
-            return Err(set_aside(fault, index, start, connection, course));
+            let reset = answering.reset.get();
+            return Err(set_aside(fault, index, start, connection, reset, course));
         }
         if !is_sent {
             discard_unsent(&connection);
@@ -294,6 +295,7 @@ fn set_aside(
     index: usize,
     start: Start,
     connection: Box<Connection>,
+    reset: bool,
     course: &mut Course,
 ) -> Fault {
     if let Fault::Answer(Failure::Unwanted) = fault {
@@ -301,6 +303,7 @@ fn set_aside(
             index,
             start,
             connection,
+            reset,
         }));
     }
     if start.has_begun() {

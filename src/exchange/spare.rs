@@ -20,6 +20,8 @@ pub(super) struct Spare {
     pub(super) start: Start,
     /// Where the rest comes from.
     pub(super) connection: Box<Connection>,
+    /// The server has reset that connection.
+    pub(super) reset: bool,
 }
 
 impl Spare {
@@ -35,6 +37,7 @@ impl Spare {
         let server = &group.servers[index];
         let _running = Held::new(&lane.server(server.id).active);
         let answering = Answering::new(lane, client, request, index, Instant::now());
+        answering.reset.set(self.reset);
         client.presence.begin(lane, client);
         match answering
             .run(&self.connection.socket, &mut self.start)
