@@ -44,7 +44,7 @@ const COUNTERS: [Row<ShardCounters>; 22] = [
     ),
     (
         "ringlane_requests_total",
-        "Requests whose head was read whole.",
+        "Requests begun, also those whose head was refused or did not come in time.",
         |shard| shard.requests.get(),
     ),
     (
@@ -158,7 +158,7 @@ fn by_shard(mut family: Family<'_>, view: &View, value: fn(&ShardCounters) -> u6
 fn cpu(text: &mut Text, view: &View) {
     let mut family = text.counter(
         "ringlane_cpu_seconds_total",
-        "CPU time of the shard's present thread.",
+        "CPU time of the shard's thread.",
     );
     for (shard, counters) in numbered(view) {
         if let Some(time) = counters.running_thread().and_then(thread_cpu_time) {
@@ -185,7 +185,7 @@ fn responses(text: &mut Text, view: &View) {
 fn timeouts(text: &mut Text, view: &View) {
     let mut family = text.counter(
         "ringlane_timeouts_total",
-        "Connections and exchanges ended by a timeout, by its kind.",
+        "Waits that a timeout or a least rate ended, of failed attempts too, by kind.",
     );
     for (shard, counters) in numbered(view) {
         for kind in TimeoutKind::ALL {
