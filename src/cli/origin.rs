@@ -8,8 +8,20 @@ use std::thread;
 use crate::origin;
 use clap::Args;
 
+const AFTER_HELP: &str = "\
+Paths:
+  /bytes/N      N bytes with Content-Length
+  /chunked/N    N bytes in chunks
+  /slow/MS      the text of / after so many milliseconds
+  /status/CODE  this status, 200 to 599
+  /echo         the request's body
+  /headers      the request's head
+  /events       server-sent events
+Any other path is answered with a line that names the origin.";
+
 /// Options of `ringlane origin`.
 #[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct OriginArgs {
     /// Address to listen on; port 0 lets the kernel choose. Given several times, one thread serves them all.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]

@@ -11,7 +11,8 @@ SIGTERM and SIGINT stop accepting and let running exchanges finish, up to shutdo
 A second signal ends at once. SIGUSR1 opens the access log's file again, for log rotation. SIGHUP and SIGUSR2
 change nothing: there is no reload yet. RUST_LOG sets the log's filter and wins over the configuration.
 
-Exit code: 0 after a signal, 1 when the proxy cannot run, 2 when the configuration is refused.";
+Exit code: 0 after a signal, 1 when the proxy cannot run or a second signal ended it, 2 for wrong use, or a
+configuration or RUST_LOG that is refused.";
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
