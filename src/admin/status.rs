@@ -81,7 +81,7 @@ impl<'a> Status<'a> {
 struct Io<'a> {
     mode: &'a str,
     flags: &'a str,
-    /// Why it is not the best mode; null when it is.
+    /// Why it is not what the configuration allows; else null.
     reason: Option<&'a str>,
     ring_entries: u32,
 }

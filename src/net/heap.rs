@@ -1,7 +1,7 @@
 //! How much the process's heap holds, counted at the allocator.
 //!
-//! Every thread adds what it allocates to a word of its own and takes off what it frees, so counting is a load and a store on a cache
-//! line that nobody else writes to. What one thread allocated may be freed by another: a single word means nothing, their sum is exact.
+//! A thread adds what it allocates to a word of its own and takes off what it frees, so counting is a load and a store on a cache
+//! line that nobody else writes to. Only late threads share one. What one thread allocated may be freed by another: a single word means nothing, their sum is exact.
 //! Counted are the bytes that were asked for. What the allocator rounds up, keeps for the next one or cannot give back comes on top.
 
 use std::alloc::{GlobalAlloc, Layout};

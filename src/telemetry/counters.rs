@@ -123,7 +123,7 @@ pub struct ShardCounters {
     pub connections: Gauge,
     /// Client connections with an exchange running.
     pub active: Gauge,
-    /// Requests whose head was read whole, valid or not.
+    /// Requests that were begun, also those whose head was refused or did not come in time.
     pub requests: Counter,
     /// Final responses sent to clients, and 101; ours and the servers'.
     pub responses: StatusClasses,

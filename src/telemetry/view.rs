@@ -15,7 +15,7 @@ pub struct IoReport {
     pub mode: String,
     /// The ring's set-up flags, best first; empty without a ring.
     pub flags: String,
-    /// Why it is not the best mode; `None` when it is.
+    /// Why it is not what the configuration allows; else `None`.
     pub reason: Option<String>,
     /// Submission queue entries of each ring.
     pub ring_entries: u32,

@@ -26,7 +26,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Which timeout ended a connection or an exchange.
+    /// Which timeout ended a connection, an exchange or an attempt.
     TimeoutKind {
         /// The client did not finish its request head.
         ClientHeader = "client_header",
