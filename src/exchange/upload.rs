@@ -70,7 +70,7 @@ impl Upload {
         }
     }
 
-    /// Whether everything has been taken from the client.
+    /// Whether everything has been taken from the client. A body that was refused has no end: what is behind it is lost.
     pub const fn ended(&self) -> bool {
         self.reader.ended()
     }
@@ -98,12 +98,17 @@ impl Upload {
     fn transfer(&mut self, lane: &Lane, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, Refusal> {
         let moved = self
             .reader
-            .transfer(input, self.coding, &lane.limits, out)?;
-        self.allowed = self
-            .allowed
-            .checked_sub(moved.data)
-            .ok_or(Refusal::BodyTooLarge)?;
-        Ok(moved)
+            .transfer(input, self.coding, &lane.limits, out)
+            .and_then(|moved| {
+                let left = self.allowed.checked_sub(moved.data);
+                self.allowed = left.ok_or(Refusal::BodyTooLarge)?;
+                Ok(moved)
+            });
+        if moved.is_err() {
+            // The reader may have got to the end of a body that is too large.
+            self.reader = Reader::UntilClose;
+        }
+        moved
     }
 
     /// Passes the rest of the body on as it comes; what follows it stays pending with the client. `sent` is what the server got so
