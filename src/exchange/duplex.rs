@@ -1,4 +1,6 @@
 //! The rest of a request's body and its answer, under way at the same time.
+//!
+//! An answer that has begun goes on to its end, whatever becomes of the body: it may well say why the server does not want that.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -28,24 +30,25 @@ pub(super) async fn run(
     let Request {
         upload, outgoing, ..
     } = request;
-    let mut upload = pin!(upload.run(lane, client, &connection.socket, outgoing));
+    let mut upload = pin!(Some(upload.run(lane, client, &connection.socket, outgoing)));
     let mut answer = pin!(answering.run(&connection.socket, start));
-    let (mut ended, mut answered) = (false, false);
+    let mut answered = false;
     poll_fn(|cx| {
-        if !ended && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-            ended = true;
+        if let Some(under_way) = upload.as_mut().as_pin_mut()
+            && let Poll::Ready(result) = under_way.poll(cx)
+        {
+            upload.set(None);
             match result {
                 Ok(()) => answering.uploading.set(false),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
                 Err(UploadError::ServerReset) => answering.reset.set(true),
                 Err(error) => {
-                    let begun = answering.head_seen.get() || answering.interim_leaving.get();
+                    let begun = answering.interim_leaving.get();
                     let fault = Fault::Upload { error, begun };
-                    if !answered {
+                    if !answering.head_seen.get() {
                         return Poll::Ready(Err(fault));
                     }
-                    // The client has its whole answer.
                     if let Some(kind) = fault.timeout() {
                         lane.counters.timeout(kind).inc();
                     }
@@ -61,10 +64,16 @@ pub(super) async fn run(
             }
         }
         if !answered {
-            ready!(answer.as_mut().poll(cx)).map_err(Fault::Answer)?;
+            let answer = answer.as_mut().poll(cx);
+            if !answering.wants_rest.get() && upload.is_some() {
+                upload.set(None);
+                client.deadline.clear(Slot::Request);
+                client.presence.begin(lane, client);
+            }
+            ready!(answer).map_err(Fault::Answer)?;
             answered = true;
         }
-        if ended || !answering.awaits_upload.get() {
+        if upload.is_none() || !answering.awaits_upload.get() {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending

@@ -173,6 +173,8 @@ pub struct Answering<'x> {
     pub head_seen: Cell<bool>,
     /// An interim response is being sent.
     pub interim_leaving: Cell<bool>,
+    /// The server may want the rest of the request's body: before its final head has come, and after some.
+    pub wants_rest: Cell<bool>,
     /// After the answer the client's connection can wait for the rest of the request's body, which the server may still want.
     pub awaits_upload: Cell<bool>,
     /// When the attempt began.
@@ -203,6 +205,7 @@ impl<'x> Answering<'x> {
             reset: Cell::new(false),
             head_seen: Cell::new(false),
             interim_leaving: Cell::new(false),
+            wants_rest: Cell::new(true),
             awaits_upload: Cell::new(false),
             started,
             unwanted_statuses: None,
@@ -512,6 +515,7 @@ impl Answering<'_> {
             && moved.consumed == rest.len();
         finish.body_bytes = moved.data;
         start.coding = coding;
+        self.wants_rest.set(wants_rest);
         self.awaits_upload.set(wants_rest && !until_close);
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(super) enum Fault {
     Answer(Failure),
     /// The server answered with a status that another server may do better than.
     Status(Box<Spare>),
-    /// On the side of the request's body; `begun` when the client had got a part of the answer.
+    /// On the side of the request's body, before the final head had come; `begun` when the client had got a part of an interim response.
     Upload { error: UploadError, begun: bool },
 }
 

@@ -1,0 +1,164 @@
+//! A client may stop sending its body once an answer has begun (RFC 9112 section 9.3), and a server may stop reading it. The answer still
+//! goes on to its end, and then both connections end.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Config, Mode, Origin, PATIENCE, Proxy, Wire, eventually, in_each_mode, ok};
+
+in_each_mode!(
+    a_client_that_stops,
+    a_client_that_waits_for_100,
+    a_client_that_finishes_sending,
+    a_client_that_sends_too_slowly,
+    a_server_that_stops_reading,
+    a_body_that_is_refused,
+    an_early_success_waits_no_longer_than_usual_for_the_rest,
+);
+
+/// What each test sets its timeout to.
+const SET: &str = "300ms";
+/// Until such a timeout must be over.
+const OVER: Duration = Duration::from_millis(800);
+/// After the first a server may want the rest of the body.
+const STATUSES: [&str; 2] = ["200 OK", "403 Forbidden"];
+
+struct Exchange {
+    proxy: Proxy,
+    origin: Origin,
+    client: Wire,
+    upstream: Wire,
+    /// The server may want the rest of the body.
+    wants_rest: bool,
+}
+
+/// The client's head, and a part of an answer to it that has come to the client.
+fn begin(mode: Mode, timeouts: &str, fields: &str, status: &str) -> Exchange {
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables(&format!(
+            "[admin]\naddress = \"127.0.0.1:0\"\n[timeouts]\n{timeouts}"
+        ))
+        .upstream(&[&origin.address], "send_buffer = 4096")
+        .start();
+    let mut client = proxy.connect();
+    client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send(format!(
+        "HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+    ));
+    client.read_until(b"5\r\nfirst\r\n");
+    Exchange {
+        proxy,
+        origin,
+        client,
+        upstream,
+        wants_rest: status.starts_with('2'),
+    }
+}
+
+impl Exchange {
+    /// Waits until a timeout of this kind must be over. It counts as one only where the rest of the body was waited for.
+    #[track_caller]
+    fn await_timeout(&self, kind: &str) {
+        std::thread::sleep(OVER);
+        let count = || self.proxy.status()["totals"]["timeouts"][kind].as_u64();
+        let expected = u64::from(self.wants_rest);
+        eventually("the timeout is over", || count() == Some(expected));
+    }
+
+    /// The rest of the answer comes, and nothing follows it on either connection.
+    #[track_caller]
+    fn expect_rest(mut self) {
+        self.upstream.send("4\r\nlast\r\n0\r\n\r\n");
+        self.client.expect("4\r\nlast\r\n0\r\n\r\n");
+        self.client.expect_close();
+        self.upstream.expect_end_within(PATIENCE);
+        self.origin.expect_nobody();
+    }
+}
+
+fn a_client_that_stops(mode: Mode) {
+    for status in STATUSES {
+        let timeouts = format!("client_body = \"{SET}\"");
+        let mut exchange = begin(mode, &timeouts, "Content-Length: 1000", status);
+        exchange.client.send("x");
+        exchange.await_timeout("client_body");
+        exchange.expect_rest();
+    }
+}
+
+fn a_client_that_waits_for_100(mode: Mode) {
+    for status in STATUSES {
+        let timeouts = format!("client_body = \"{SET}\"");
+        let fields = "Content-Length: 1000\r\nExpect: 100-continue";
+        let exchange = begin(mode, &timeouts, fields, status);
+        std::thread::sleep(OVER);
+        exchange.expect_rest();
+    }
+}
+
+fn a_client_that_finishes_sending(mode: Mode) {
+    for status in STATUSES {
+        let mut exchange = begin(mode, "", "Content-Length: 1000", status);
+        exchange.client.send("x");
+        exchange.client.finish_sending();
+        exchange.client.expect_silence(support::QUIET);
+        exchange.expect_rest();
+    }
+}
+
+fn a_client_that_sends_too_slowly(mode: Mode) {
+    for status in STATUSES {
+        let timeouts = "client_body_min_rate = 1000\nmin_rate_grace = \"1s\"";
+        let mut exchange = begin(mode, timeouts, "Content-Length: 1000", status);
+        for _ in 0..15 {
+            exchange.client.send("x");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        exchange.await_timeout("client_body_rate");
+        exchange.expect_rest();
+    }
+}
+
+fn a_server_that_stops_reading(mode: Mode) {
+    const BODY: usize = 512 * 1024; // more than the server's connection takes, and less than a closing one drops
+    for status in STATUSES {
+        let timeouts = format!("write = \"{SET}\"");
+        let fields = format!("Content-Length: {BODY}");
+        let mut exchange = begin(mode, &timeouts, &fields, status);
+        exchange
+            .client
+            .send_until_full(&[b'x'; 4096], support::QUIET, BODY);
+        exchange.await_timeout("write");
+        exchange.expect_rest();
+    }
+}
+
+fn a_body_that_is_refused(mode: Mode) {
+    for status in STATUSES {
+        let mut exchange = begin(mode, "", "Transfer-Encoding: chunked", status);
+        exchange.client.send("malformed\r\n");
+        exchange.client.expect_silence(support::QUIET);
+        exchange.expect_rest();
+    }
+}
+
+/// The client has the whole answer, which says nothing of an end, and stops in the middle of its body.
+fn an_early_success_waits_no_longer_than_usual_for_the_rest(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables(&format!("[timeouts]\nclient_body = \"{SET}\""))
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut client = proxy.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send(ok("early"));
+    assert_eq!(client.response("PUT").text(), "early");
+    client.expect_close();
+    upstream.expect_end_within(PATIENCE);
+}
