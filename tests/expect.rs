@@ -9,6 +9,9 @@ in_each_mode!(
     body_refused,
     body_without_waiting,
     final_response_without_100,
+    early_success_after_100,
+    early_success_after_bytes_without_100,
+    early_success_in_place_of_100,
     http_1_0_client_is_not_answered_100,
     expectation_we_do_not_know,
 );
@@ -99,6 +102,61 @@ fn final_response_without_100(mode: Mode) {
     upstream.expect("hello");
     upstream.send(ok("thanks"));
     assert_eq!(client.response("POST").text(), "thanks");
+}
+
+/// The server takes the request before it has the whole body, which is on its way, and reads on.
+fn early_success_after_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("POST").status, 100);
+    upstream.send(ok("early"));
+    expect_rest(&mut client, &mut upstream, "hello");
+}
+
+fn early_success_after_bytes_without_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    client.send("h");
+    upstream.expect("h");
+    upstream.send(ok("early"));
+    expect_rest(&mut client, &mut upstream, "ello");
+
+    client.send(format!("{HEAD}h")); // and with the head
+    upstream.request_head();
+    upstream.expect("h");
+    upstream.send(ok("early"));
+    expect_rest(&mut client, &mut upstream, "ello");
+}
+
+/// The answer comes to the client, the rest of the body to the server, and both connections go on.
+#[track_caller]
+fn expect_rest(client: &mut Wire, upstream: &mut Wire, rest: &str) {
+    let response = client.response("POST");
+    assert_eq!(response.text(), "early");
+    assert!(!response.head.has("connection"), "{:?}", response.head);
+    for byte in rest.chars().map(String::from) {
+        client.send(&byte);
+        upstream.expect(&byte);
+    }
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(upstream.request().target, "/next");
+    upstream.send(ok("next"));
+    assert_eq!(client.response("GET").text(), "next");
+}
+
+/// No body will come: the client has its answer.
+fn early_success_in_place_of_100(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let (mut client, mut upstream) = ask(&proxy, &origin);
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"); // asks for nothing
+    assert_eq!(client.response("POST").status, 103);
+    upstream.send(ok("early"));
+    let response = client.response("POST");
+    assert_eq!(response.text(), "early");
+    assert!(response.head.lists("connection", "close"));
+    client.expect_end();
+    upstream.expect_end();
 }
 
 /// RFC 9110 section 10.1.1: a 100-continue expectation in an HTTP/1.0 request is ignored, so no server learns of it.

@@ -37,6 +37,8 @@ pub struct Client {
     pub requests: Cell<u64>,
     /// The watch over it while it waits for an answer.
     pub presence: Presence,
+    /// It has announced a body, and sends none of it before 100 (Continue), which is the server's to send.
+    pub awaits_continue: Cell<bool>,
 }
 
 impl Client {
@@ -55,6 +57,7 @@ impl Client {
             drained: Cell::new(false),
             requests: Cell::new(0),
             presence: Presence::default(),
+            awaits_continue: Cell::new(false),
         }
     }
 

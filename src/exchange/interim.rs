@@ -85,6 +85,9 @@ impl Answering<'_> {
         if self.traits.minor > 0 {
             let arrived = Arrived::new(head, bytes);
             self.write_head(arrived, false, Persistence::Implied, &mut out);
+            if head.status == 100 {
+                self.client.awaits_continue.set(false);
+            }
         }
         out
     }

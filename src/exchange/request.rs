@@ -60,8 +60,6 @@ pub struct Traits {
     pub minor: u8,
     /// The client can take another response on this connection.
     pub persistent: bool,
-    /// The client waits for 100 (Continue) before it sends the body.
-    pub expects_continue: bool,
     /// The client offers to change the protocol.
     pub upgrade: bool,
     /// The server that the client had before, where sessions are sticky.
@@ -202,7 +200,10 @@ impl<'l> Reading<'l, '_> {
         let Request {
             upload, outgoing, ..
         } = self.request(request)?;
-        Ok(upload.take_at_hand(self.lane, rest, outgoing)?)
+        let taken = upload.take_at_hand(self.lane, rest, outgoing)?;
+        let awaits_continue = taken == 0 && self.expects_continue();
+        self.client.awaits_continue.set(awaits_continue);
+        Ok(taken)
     }
 
     fn request<'r>(
@@ -284,7 +285,6 @@ impl<'l> Reading<'l, '_> {
                 coding,
                 self.lane.config.limits.body_bytes,
                 group.retry_body_bytes,
-                self.expects_continue(),
             ),
             traits: self.traits(method, upgrade.is_some(), group),
             client,
@@ -303,7 +303,6 @@ impl<'l> Reading<'l, '_> {
             ),
             minor: self.head.minor,
             persistent: self.options.persistent(self.head.minor),
-            expects_continue: self.expects_continue(),
             upgrade,
             bond: group
                 .sticky

@@ -520,9 +520,9 @@ impl Answering<'_> {
         Ok(())
     }
 
-    /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that waits for
-    /// 100 (Continue) will not send one.
+    /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that still waits
+    /// for 100 (Continue) will not send one.
     fn wants_rest(&self, status: u16) -> bool {
-        status < 300 && !self.traits.expects_continue
+        status < 300 && !self.client.awaits_continue.get()
     }
 }

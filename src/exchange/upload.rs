@@ -44,19 +44,11 @@ pub struct Upload {
     spent: bool,
     /// What the client owes of the least rate.
     debt: Debt,
-    /// The client waits for 100 (Continue), which is the server's to send.
-    awaits_continue: bool,
 }
 
 impl Upload {
     /// The whole body, of which at most `limit` bytes are taken. It is kept when it has at most `keep_max` bytes.
-    pub fn new(
-        reader: Reader,
-        coding: Coding,
-        limit: Option<u64>,
-        keep_max: u64,
-        awaits_continue: bool,
-    ) -> Self {
+    pub fn new(reader: Reader, coding: Coding, limit: Option<u64>, keep_max: u64) -> Self {
         // One that is known to be longer need not be copied until then.
         let too_long = matches!(reader, Reader::Length(length) if length > keep_max);
         Self {
@@ -66,7 +58,6 @@ impl Upload {
             keep: (keep_max > 0 && !too_long).then_some(keep_max),
             spent: false,
             debt: Debt::default(),
-            awaits_continue,
         }
     }
 
@@ -134,10 +125,12 @@ impl Upload {
     async fn receive(&mut self, lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
         let timeout = lane.timeouts.client_body;
         let rate = lane.timeouts.client_body_rate.as_ref();
-        let pace = rate.filter(|_| !self.awaits_continue).map(|rate| Pace {
-            rate,
-            debt: &self.debt,
-        });
+        let pace = rate
+            .filter(|_| !client.awaits_continue.get())
+            .map(|rate| Pace {
+                rate,
+                debt: &self.debt,
+            });
         let patience = pace.map_or(timeout, |pace| pace.patience(timeout));
         let since = lane.deadlines.now();
         client.deadline.set(Slot::Request, patience);
@@ -158,7 +151,7 @@ impl Upload {
             pace.settle(waited, input.len())
                 .map_err(|_| UploadError::ClientSlow)?;
         }
-        self.awaits_continue = false;
+        client.awaits_continue.set(false);
         Ok(input)
     }
 
