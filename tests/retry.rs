@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Served, Wire, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
     idempotent_request_on_a_dying_connection,
@@ -16,6 +16,7 @@ in_each_mode!(
     sent_again_at_most_once,
     chunked_body_survives_moving_on,
     a_bad_answer_moves_on_where_that_is_safe,
+    another_server_is_not_sent_more_connections_than_it_may_have,
 );
 
 /// A client with a connection to the origin that has been used once.
@@ -217,4 +218,39 @@ fn chunked_body_survives_moving_on(mode: Mode) {
         assert_eq!(client.response("POST").text(), "alive");
         assert_eq!(served.last_request().body, b"hello world");
     }
+}
+
+/// The server of a dying connection has been taken out meanwhile, and the other one has room on its idle connection alone.
+fn another_server_is_not_sent_more_connections_than_it_may_have(mode: Mode) {
+    let [first, other] = [Origin::bind(), Origin::bind()];
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nretry_statuses = \"503\"\n\
+             passive = {{ fall = 1, eject = \"1m\" }}\n\
+             server = [{{ address = \"{}\" }}, {{ address = \"{}\", max_connections = 1 }}]",
+            first.address, other.address
+        ))
+        .start();
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut dying = first.accept();
+    dying.request();
+    dying.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    let mut idle = other.accept();
+    idle.request();
+    idle.send(ok("other"));
+    assert_eq!(client.response("GET").text(), "other");
+    client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+    dying.request();
+    let mut failing = proxy.connect();
+    failing.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    drop(first.accept());
+    assert_eq!(failing.response("POST").status, 502);
+    eventually("the ejection", || proxy.server(0)["state"] == "ejected");
+    drop(dying);
+    assert_eq!(idle.request().target, "/again");
+    idle.send(ok("again"));
+    assert_eq!(client.response("GET").text(), "again");
+    other.expect_nobody();
 }

@@ -110,7 +110,6 @@ async fn again(
     }
     course.partial = None;
     course.retries += 1;
-    course.fresh = kind == RetryKind::Reused;
     lane.counters.retries.inc();
     lane.server(server.id).retry(kind).inc();
     Ok(next)
@@ -135,6 +134,8 @@ async fn another(
         course.tried.push(index);
         group.choose(request.key, request.traits.bond, &course.tried)
     };
+    // Another server, or one that is waited for, may have no room but for a request over an idle connection.
+    course.fresh = kind == RetryKind::Reused && next == Ok(index);
     // One that has an answer, if not a good one, need not wait for a better one.
     let may_wait = kind != RetryKind::Status && course.spare.is_none();
     let queue = group.queue.as_ref().filter(|_| may_wait);
