@@ -6,9 +6,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 
-use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode, is_in_own_network, ok};
 
 in_each_mode!(
     sources_take_turns,
@@ -18,8 +17,6 @@ in_each_mode!(
 );
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
-/// Set where a test runs in a namespace of its own.
-const INSIDE: &str = "RINGLANE_TEST_IN_NAMESPACE";
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn peer(wire: &Wire) -> SocketAddr {
@@ -75,40 +72,6 @@ fn an_address_of_another_machine_ends_the_start() {
     );
 }
 
-/// Whether the test is to go on: it runs in a namespace of its own. Else it is started there, and fails here if it fails there.
-fn is_inside(test: &str, mode: Mode) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        let up = Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
-        assert!(up.is_ok_and(|status| status.success()), "loopback is up");
-        return true;
-    }
-    let unshare = |arguments: &[&str]| {
-        let mut command = Command::new("unshare");
-        // An unprivileged user is root in a user namespace.
-        if !nix::unistd::geteuid().is_root() {
-            command.arg("--map-root-user");
-        }
-        command.arg("--net").args(arguments);
-        command.output()
-    };
-    if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
-        eprintln!("{test}: LEFT OUT, for unshare --net is missing or forbidden here");
-        return false;
-    }
-    let program = std::env::current_exe().expect("the test's own program");
-    let name = format!("{test}::{}", format!("{mode:?}").to_lowercase());
-    let program = program.to_str().expect("a path of the build");
-    let inner = ["env", &format!("{INSIDE}=1"), program, "--exact", &name];
-    let output = unshare(&inner).expect("it could be run before");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let passed = output.status.success() && said.contains("1 passed");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(passed, "in the namespace:\n{said}{errors}");
-    false
-}
-
 /// Ports that connect(2) may choose from, in this namespace.
 fn set_ports(range: &str) {
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).expect("root of the namespace");
@@ -118,7 +81,7 @@ const FEW_PORTS: &str = "40000 40003";
 const MANY_PORTS: &str = "32768 60999";
 
 fn ports_run_out(mode: Mode) {
-    if is_inside("ports_run_out", mode) {
+    if is_in_own_network("ports_run_out", mode) {
         run_out(
             mode,
             "source = [\"127.0.0.2\", \"127.0.0.3\"]",
@@ -128,7 +91,7 @@ fn ports_run_out(mode: Mode) {
 }
 
 fn ports_run_out_without_a_source(mode: Mode) {
-    if is_inside("ports_run_out_without_a_source", mode) {
+    if is_in_own_network("ports_run_out_without_a_source", mode) {
         run_out(mode, "", &[("127.0.0.1", 4)]);
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, unused_macros)] // each test file uses its own part
 
 mod message;
+mod namespace;
 mod origin;
 mod patient;
 mod proxy;
@@ -14,6 +15,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(crate) use message::{Framing, Head, Request, Response, field_values, ok};
+pub(crate) use namespace::is_in_own_network;
 pub(crate) use origin::{Origin, Served};
 pub(crate) use patient::Patient;
 pub(crate) use proxy::{Config, Proxy};
