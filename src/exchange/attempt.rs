@@ -229,8 +229,16 @@ fn attempt(
             lane.timeouts.write,
         )
         .await;
-        if let Err(TransferError::Overdue) = sent {
-            return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
+        match sent {
+            Err(TransferError::Overdue) => {
+                return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
+            }
+            // Of a request that is longer than what the SYN takes.
+            Err(TransferError::Refused) => {
+                group.failed(index, FailureKind::ConnectRefused);
+                return Err(Fault::Answer(Failure::Connect(FailureKind::ConnectRefused)));
+            }
+            _ => {}
         }
         // When the send failed because the server has closed, it may still have answered first.
         let uploads = !request.upload.ended() && sent.is_ok();
