@@ -41,7 +41,7 @@ pub(super) async fn connect(
     client.deadline.set(Slot::Response, group.connect_ticks);
     client.presence.go_on(lane, client);
     let trying = Cell::new(None);
-    let connecting = group.connect(index, lane.deadlines.now(), &trying);
+    let connecting = group.connect(index, &client.deadline, &trying);
     let mut connecting = pin!(client.deadline.guard(Slot::Response, connecting));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(connected) => Poll::Ready(Ok(connected)),

@@ -2,22 +2,25 @@
 
 use std::future::Future;
 use std::io;
-use std::time::Instant as Clock;
+use std::path::Path;
+use std::time::{Duration, Instant as Clock};
 
 use http::{HeaderValue, Method, header};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 use monoio::net::UnixStream;
-use monoio::time::{Instant, timeout_at};
+use monoio::time::{Instant, sleep, timeout_at};
 
 use super::response::{Content, Final, Heads};
 use super::{Cause, Target};
 use crate::config::{Check, CheckKind, HttpCheck};
-use crate::net::connect::{Address, connect_stream};
+use crate::net::connect::{Address, connect_stream, is_backlog_full};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::source::is_out_of_ports;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 4 * 1024;
+/// Between two tries to connect to a Unix socket whose backlog is full.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 const USER_AGENT: &str = concat!("ringlane/", env!("CARGO_PKG_VERSION"), " (health check)");
 
 /// How a probe ended.
@@ -91,11 +94,20 @@ async fn probe_at(
                 Err(cause) => Reached::Nobody(cause),
             }
         }
-        Address::Unix(path) => match connected(deadline, UnixStream::connect(path)).await? {
+        Address::Unix(path) => match connected(deadline, connect_unix(&path)).await? {
             Ok(stream) => Reached::Server(ask(stream, &check.kind, &target.host, deadline).await),
             Err(cause) => Reached::Nobody(cause),
         },
     })
+}
+
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if is_backlog_full(&error) => sleep(BACKLOG_PAUSE).await,
+            connected => return connected,
+        }
+    }
 }
 
 fn with_port(address: Address, port: Option<u16>) -> Address {

@@ -54,6 +54,12 @@ pub async fn connect<S: Deref<Target = Socket>>(
     }
 }
 
+/// Whether a Unix socket has no room for another connection until its owner accepts one. That is told at once, and nobody tells when there
+/// is room again (connect(2)).
+pub fn is_backlog_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
 /// Like [`connect`], for the epoll driver alone: gives a stream of the runtime. That a server refuses shows as `NotConnected`.
 pub async fn connect_stream(address: &Address, options: &Options) -> io::Result<TcpStream> {
     let (Begun::Connected(socket) | Begun::Pending(socket)) = begin(address, options)?;

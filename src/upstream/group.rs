@@ -19,7 +19,7 @@ use crate::balance::{self, Balancer, NoServer, Pick, Settings};
 use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHealthy};
 use crate::health::{Failure, Order};
 use crate::net::connect;
-use crate::net::deadline::Ticks;
+use crate::net::deadline::{Deadline, Ticks};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::roster::Roster;
 use crate::net::source::{Sources, is_out_of_ports};
@@ -315,18 +315,18 @@ impl Group {
         }
     }
 
-    /// A new connection to a server, at the first of its addresses that takes one. May be dropped at any time; `trying` then has what was
-    /// tried last, for [`Group::connect_overdue`].
+    /// A new connection to a server, at the first of its addresses that takes one, for the task whose `deadline` this is. May be dropped
+    /// at any time; `trying` then has what was tried last, for [`Group::connect_overdue`].
     pub async fn connect(
         &self,
         server: usize,
-        now: u32,
+        deadline: &Deadline,
         trying: &Cell<Option<Attempt>>,
     ) -> io::Result<Box<Connection>> {
         let server = &self.servers[server];
         let addresses = server.addresses();
         // The server may move while the connection is made.
-        let birth = server.pool.birth(now);
+        let birth = server.pool.birth(deadline.now());
         // Counted before it is there, so that nobody else takes its place meanwhile.
         let open = Open::new(&self.counters, server.id);
         let (mut failed, mut ours) = (None, None);
@@ -334,7 +334,13 @@ impl Group {
             let attempt = server.choice.begin(&addresses, index);
             trying.set(Some(attempt));
             let enter = |socket| self.roster.enter(socket);
-            match connect::connect(&addresses[index], &self.connecting, enter).await {
+            let connected = loop {
+                match connect::connect(&addresses[index], &self.connecting, enter).await {
+                    Err(error) if connect::is_backlog_full(&error) => deadline.next_turn().await,
+                    connected => break connected,
+                }
+            };
+            match connected {
                 Ok(socket) => {
                     server.choice.succeeded(attempt);
                     return Ok(Box::new(Connection::new(socket, birth, open)));

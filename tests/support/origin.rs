@@ -50,7 +50,12 @@ impl Origin {
     }
 
     pub(crate) fn bind_unix(path: &Path) -> Self {
-        let socket = listen(&SockAddr::unix(path).expect("a short path"), 1024);
+        Self::bind_unix_with_backlog(path, 1024)
+    }
+
+    /// One that has this many connections wait to be accepted, and one more.
+    pub(crate) fn bind_unix_with_backlog(path: &Path, backlog: i32) -> Self {
+        let socket = listen(&SockAddr::unix(path).expect("a short path"), backlog);
         Self {
             socket,
             address: format!("unix:{}", path.display()),
