@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Config, Framing, Mode, Origin, Proxy, QUIET, Wire, in_each_mode, ok};
+use support::{Config, Framing, Mode, Origin, Proxy, QUIET, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
     request_body_streams,
@@ -24,6 +24,7 @@ in_each_mode!(
     answer_reaches_a_client_that_still_sends,
     origin_dies_during_an_upload,
     client_gone_before_the_answer,
+    all_that_a_server_gets_is_counted,
 );
 
 /// What two kernels and a proxy may hold of a body that nobody reads. Linux lets a socket grow to some MiB on each side.
@@ -65,7 +66,7 @@ fn request_body_streams(mode: Mode) {
     upstream.request_head();
     client.send("5\r\nhel"); // less than a chunk must not wait for the rest of it
     let mut got = Vec::new();
-    support::eventually("the first bytes of a chunk", || {
+    eventually("the first bytes of a chunk", || {
         upstream.receive_within(Duration::from_millis(10)).ok();
         got = upstream.unread().to_vec();
         String::from_utf8_lossy(&got).contains("hel")
@@ -478,4 +479,44 @@ fn client_gone_before_the_answer(mode: Mode) {
     let (client, mut upstream) = open(&proxy, &origin, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     client.reset();
     upstream.expect_end_within(Duration::from_secs(3));
+}
+
+fn all_that_a_server_gets_is_counted(mode: Mode) {
+    const LENGTH: usize = 1_000_000;
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        // No send takes all that there is.
+        .upstream(&[&origin.address], "send_buffer = \"4KiB\"")
+        .start();
+    let mut expected = 0;
+    for (field, last) in [
+        (format!("Content-Length: {LENGTH}"), ""),
+        ("Transfer-Encoding: chunked".to_owned(), "\r\n0\r\n\r\n"),
+    ] {
+        let first = if last.is_empty() {
+            String::new()
+        } else {
+            format!("{LENGTH:x}\r\n")
+        };
+        let mut client = proxy.connect();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"));
+        let mut upstream = origin.accept();
+        expected += upstream.read_until(b"\r\n\r\n").len();
+        let sender = std::thread::spawn(move || {
+            client.send(format!("{first}{}{last}", "x".repeat(LENGTH)));
+            client
+        });
+        if last.is_empty() {
+            expected += upstream.read(LENGTH).len();
+        } else {
+            expected += upstream.read_until(b"\r\n0\r\n\r\n").len();
+        }
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine");
+        let mut client = sender.join().expect("all was sent");
+        assert_eq!(client.response("PUT").text(), "fine");
+        eventually("all is counted", || {
+            proxy.server(0)["bytes_out"].as_u64() == Some(expected as u64)
+        });
+    }
 }

@@ -219,7 +219,6 @@ fn attempt(
         };
         connection.count_request();
         request.set_host(server);
-        counters.bytes_out.add(request.outgoing.len() as u64);
         // Kept for another attempt.
         let sent = transfer::send_queued(
             lane,
@@ -230,6 +229,7 @@ fn attempt(
         )
         .await;
         match sent {
+            Ok(()) => counters.bytes_out.add(request.outgoing.len() as u64),
             Err(TransferError::Overdue) => {
                 return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
             }
@@ -238,7 +238,8 @@ fn attempt(
                 group.failed(index, FailureKind::ConnectRefused);
                 return Err(Fault::Answer(Failure::Connect(FailureKind::ConnectRefused)));
             }
-            _ => {}
+            // How much of it has left is not known.
+            Err(_) => {}
         }
         // When the send failed because the server has closed, it may still have answered first.
         let uploads = !request.upload.ended() && sent.is_ok();
@@ -251,6 +252,7 @@ fn attempt(
         }
         let mut start = Start::default();
         let answered = if uploads {
+            request.upload.server = server.id;
             client.presence.end(client);
             client.deadline.clear(Slot::Response);
             rare(duplex::run(&answering, request, &connection, &mut start))

@@ -11,6 +11,7 @@ use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Slot, Ticks};
 use crate::net::socket::Socket;
+use crate::telemetry::counters::Counter;
 
 /// Why a body could not be passed on.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Upload {
     spent: bool,
     /// What the client owes of the least rate.
     debt: Debt,
+    /// The flat index of the server that gets the rest.
+    pub server: usize,
 }
 
 impl Upload {
@@ -58,6 +61,7 @@ impl Upload {
             keep: (keep_max > 0 && !too_long).then_some(keep_max),
             spent: false,
             debt: Debt::default(),
+            server: 0,
         }
     }
 
@@ -194,9 +198,17 @@ impl Upload {
         if bytes.is_empty() {
             return Ok(());
         }
+        let written = &lane.server(self.server).bytes_out;
         match server.try_send(bytes) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            sent => Box::pin(send_rest(lane, client, server, bytes, sent, self.ended())).await,
+            Ok(sent) if sent == bytes.len() => {
+                written.add(sent as u64);
+                Ok(())
+            }
+            sent => {
+                let is_last = self.ended();
+                let rest = send_rest(lane, client, server, written, bytes, sent, is_last);
+                Box::pin(rest).await
+            }
         }
     }
 
@@ -217,6 +229,7 @@ async fn send_rest(
     lane: &Lane,
     client: &Client,
     server: &Socket,
+    written: &Counter,
     mut bytes: &[u8],
     mut sent: io::Result<usize>,
     is_last: bool,
@@ -229,6 +242,7 @@ async fn send_rest(
     loop {
         let left = bytes.len();
         let hindrance = transfer::account(lane, &mut bytes, sent).map_err(server_error)?;
+        written.add((left - bytes.len()) as u64);
         if bytes.is_empty() {
             return Ok(());
         }
