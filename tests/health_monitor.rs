@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method};
 use ringlane::config::{Check, CheckKind, HttpCheck, Passive};
 use ringlane::health::table::Entry;
-use ringlane::health::{Cause, Change, Failure, Group, Locate, Monitor, Reporter, State, Target};
+use ringlane::health::{
+    Cause, Change, Failure, Group, Locate, Monitor, Reporter, State, Steer, Target,
+};
 use ringlane::net::connect::{Address, Options};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -151,6 +153,7 @@ fn targets(servers: Vec<Locate>) -> Vec<Target> {
         locate,
         host: HeaderValue::from_static("localhost"),
         connecting: Options::default(),
+        weight: 1,
     };
     servers.into_iter().map(target).collect()
 }
@@ -599,6 +602,39 @@ fn ejections_grow_and_end_by_themselves_without_probes() {
         (300..600).contains(&lengths[0]) && (600..900).contains(&lengths[1]),
         "{lengths:?}"
     );
+}
+
+/// The second server gets nothing, be it by the file or by order, so that the first is the only one that serves.
+#[test]
+fn a_server_of_weight_0_is_none_to_fall_back_on() {
+    for (configured, ordered) in [(0, None), (1, Some(0)), (0, Some(1)), (1, None)] {
+        let mut servers = targets(vec![at(refusing()); 2]);
+        servers[1].weight = configured;
+        let group = Group {
+            servers,
+            check: None,
+            passive: Some(quick_passive()),
+        };
+        let (monitor, reporters, _changes) = start(vec![group], 1);
+        if ordered.is_some() {
+            let entry = monitor.helm().steer(1, Steer::Weight(ordered));
+            assert!(entry.is_some(), "the order is carried out");
+        }
+        let fail = |server| (0..3).for_each(|_| reporters[0].failed(server, Failure::Connect));
+        fail(0);
+        if ordered.unwrap_or(configured) > 0 {
+            wait_for_state(&monitor, 0, State::Ejected);
+            continue;
+        }
+        // The reports on the first server are heard before, or with, those on the second, which may go.
+        fail(1);
+        wait_for_state(&monitor, 1, State::Ejected);
+        assert_eq!(
+            entry(&monitor, 0).state,
+            State::Up,
+            "{configured} {ordered:?}"
+        );
+    }
 }
 
 #[test]

@@ -162,6 +162,8 @@ pub struct Target {
     pub host: HeaderValue,
     /// How probes connect.
     pub connecting: Options,
+    /// The configured weight.
+    pub weight: u16,
 }
 
 /// The servers of one upstream. Servers are numbered over all groups, in order: that is their place in the table.

@@ -109,6 +109,11 @@ impl Monitor {
         let core = Core {
             writer,
             judges: (0..servers).map(|_| Judge::default()).collect(),
+            weights: groups
+                .iter()
+                .flat_map(|group| &group.servers)
+                .map(|server| server.weight)
+                .collect(),
             groups: numbered(groups),
             reports,
             inbox,
@@ -271,6 +276,8 @@ fn random() -> f64 {
 struct Core {
     writer: Writer,
     judges: Vec<Judge>,
+    /// The configured ones.
+    weights: Vec<u16>,
     groups: Vec<Numbered>,
     reports: Reports,
     inbox: Receiver<Command>,
@@ -364,7 +371,7 @@ impl Core {
         }
         let servers = group.len();
         let out = group
-            .filter(|&other| !self.writer.read(other).serves())
+            .filter(|&other| other != server && self.is_out(other))
             .count();
         if judge::may_eject(passive, servers, out) {
             let ejections = judge::next_ejection(&before, passive, now_ms);
@@ -377,6 +384,12 @@ impl Core {
             );
             self.apply(server, Some((State::Ejected, cause)), now_ms);
         }
+    }
+
+    /// Whether no request is sent to this server, clients of its own aside.
+    fn is_out(&self, server: usize) -> bool {
+        let entry = self.writer.read(server);
+        !entry.serves() || entry.weight.unwrap_or(self.weights[server]) == 0
     }
 
     fn obey(&mut self, command: &Command, now_ms: u64) {

@@ -75,6 +75,7 @@ fn groups(config: &Config, places: &Places) -> Vec<Group> {
                     takes_last: true,
                     ..Options::default()
                 },
+                weight: server.weight,
             })
             .collect(),
         check: upstream.health.clone(),
