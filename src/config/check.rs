@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -260,10 +261,25 @@ fn rate_limit(table: &Reader<'_>, complaints: &Complaints<'_>) -> RateLimit {
         .collect();
     // A missing number has been complained about.
     let requests = table.number_or_word("requests").unwrap_or(1);
+    let (period, burst) = (
+        table.duration("period"),
+        table.number_or_word("burst").unwrap_or(requests),
+    );
+    let fill_us = period.as_micros() * u128::from(burst) / u128::from(requests);
+    if fill_us > RateLimit::FILL_MAX.as_micros() {
+        let max = units::Span(RateLimit::FILL_MAX);
+        let days = fill_us.div_ceil(Duration::from_secs(24 * 60 * 60).as_micros());
+        let flaw = Flaw::new(format!(
+            "burst is {burst}: it takes {days} days to come back, longer than {max}"
+        ));
+        let help =
+            "the time is burst x period / requests; lower burst or period, or raise requests";
+        complaints.error(&table.span_of("burst"), flaw.help(help));
+    }
     RateLimit {
         requests,
-        period: table.duration("period"),
-        burst: table.number_or_word("burst").unwrap_or(requests),
+        period,
+        burst,
         clients: table.number("clients") as usize,
         exempt,
     }

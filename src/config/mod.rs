@@ -261,6 +261,11 @@ pub struct RateLimit {
     pub exempt: Vec<IpNet>,
 }
 
+impl RateLimit {
+    /// The longest time that an empty bucket may take to fill, which is `burst` x `period` / `requests`.
+    pub const FILL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+}
+
 /// Which fields tell the upstream about the client, and who is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a switch of its own in the file

@@ -16,6 +16,8 @@ const WAYS: usize = 8;
 /// The lower bits of a word are microseconds since the start (8.9 years of them), the others tell addresses of a line apart.
 const TIME_BITS: u32 = 48;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+// A bucket that fills most slowly is told right up to an uptime of seven years.
+const _: () = assert!(8 * RateLimit::FILL_MAX.as_micros() as u64 <= TIME_MASK);
 /// A word that others change as often as this is not fought for: the request passes.
 const TRIES: usize = 8;
 
@@ -145,6 +147,23 @@ mod tests {
             buckets.take_at(address(1), 9_000_000),
             Err(Duration::from_millis(100))
         );
+    }
+
+    #[test]
+    fn the_deepest_bucket_is_emptied_after_years() {
+        let limit = RateLimit {
+            requests: 1,
+            period: Duration::from_secs(365 * 24 * 60),
+            burst: 60,
+            clients: 64,
+            exempt: Vec::new(),
+        };
+        assert_eq!(limit.period * limit.burst as u32, RateLimit::FILL_MAX);
+        let buckets = Buckets::new(&limit, 64);
+        let now = 7 * RateLimit::FILL_MAX.as_micros() as u64;
+        let passed = (0..100).filter(|_| buckets.take_at(address(1), now).is_ok());
+        assert_eq!(passed.count(), 60);
+        assert_eq!(buckets.take_at(address(1), now), Err(limit.period));
     }
 
     #[test]

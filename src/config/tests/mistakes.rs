@@ -121,6 +121,10 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "error 1: head is 2MiB; it takes \"1KiB\" to \"1MiB\"",
     ),
     ("limits.uri = \"32KiB\"", "warning 1: uri never acts"),
+    (
+        "[rate_limit]\nrequests = 1\nperiod = \"1h\"\nburst = 8761",
+        "error 4: burst is 8761: it takes 366 days to come back, longer than 365d",
+    ),
     ("limits.body = 0", "error 1: body is 0; it takes"),
     ("limits.connections = \"of\"", "error 1: connections takes"),
     (
