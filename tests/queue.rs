@@ -21,6 +21,8 @@ in_each_mode!(
     a_queue_full_of_them_turns_nobody_away_from_an_idle_server,
     connections_are_limited_apart_from_requests,
     idle_connections_of_other_shards_make_room,
+    own_clients_do_not_wait_for_those_that_cannot_use_their_server,
+    own_clients_wait_for_each_other,
 );
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"";
@@ -66,9 +68,36 @@ fn in_order(mode: Mode, queue: usize, servers: &[String; 2]) -> Proxy {
 }
 
 fn ask(proxy: &Proxy, target: &str) -> Wire {
+    ask_with(proxy, target, "")
+}
+
+/// A request with these fields, each line ended.
+fn ask_with(proxy: &Proxy, target: &str, fields: &str) -> Wire {
     let mut client = proxy.connect();
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
     client
+}
+
+/// The cookie of a client of server `a` of upstream `app`, with the key of [`before_a_reserve`]; see tests/sticky.rs.
+const OWN: &str = "Cookie: lb=f3cb40f03e54282223a497081979b6b2\r\n";
+
+/// A proxy before server `a`, which takes its own clients alone, and server `b`, which takes any; each takes one request at a time. A
+/// request is at `b` already: its client and the server's end.
+fn before_a_reserve(mode: Mode, reserved: &str, a: &Origin, b: &Origin) -> (Proxy, Wire, Wire) {
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\nqueue = 8\nqueue_timeout = \"1m\"\n\
+             sticky = {{ cookie = \"lb\", key = \"0123456789abcdef0123456789abcdef\" }}\n\
+             server = [{{ address = \"{}\", name = \"a\", max_requests = 1, {reserved} }}, {}]",
+            a.address,
+            one_request(&b.address)
+        ))
+        .start();
+    let client = ask(&proxy, "/busy");
+    let mut upstream = b.accept();
+    assert_eq!(upstream.request().target, "/busy");
+    (proxy, client, upstream)
 }
 
 #[track_caller]
@@ -375,4 +404,57 @@ fn a_queue_full_of_them_turns_nobody_away_from_an_idle_server(mode: Mode) {
     assert_eq!(busy.request().target, "/second");
     busy.send(ok("second"));
     assert_eq!(second.response("GET").text(), "second");
+}
+
+fn own_clients_do_not_wait_for_those_that_cannot_use_their_server(mode: Mode) {
+    for reserved in ["backup = true", "weight = 0"] {
+        let [a, b] = [Origin::bind(), Origin::bind()];
+        let (proxy, mut busy, mut upstream) = before_a_reserve(mode, reserved, &a, &b);
+        let mut other = ask(&proxy, "/other");
+        await_length(&proxy, 1);
+        let mut own = ask_with(&proxy, "/own", OWN);
+        let mut idle = a.accept();
+        assert_eq!(idle.request().target, "/own");
+        idle.send(ok("own"));
+        assert_eq!(own.response("GET").text(), "own");
+        await_length(&proxy, 1);
+        upstream.send(ok("busy"));
+        assert_eq!(busy.response("GET").text(), "busy");
+        assert_eq!(upstream.request().target, "/other");
+        upstream.send(ok("other"));
+        assert_eq!(other.response("GET").text(), "other");
+    }
+}
+
+fn own_clients_wait_for_each_other(mode: Mode) {
+    let [a, b] = [Origin::bind(), Origin::bind()];
+    let (proxy, _busy, mut upstream) = before_a_reserve(mode, "backup = true", &a, &b);
+    let mut clients = vec![ask_with(&proxy, "/0", OWN)];
+    let mut own = a.accept();
+    assert_eq!(own.request().target, "/0");
+    let mut other = ask(&proxy, "/other");
+    await_length(&proxy, 1);
+    for number in 1..4 {
+        clients.push(ask_with(&proxy, &format!("/{number}"), OWN));
+        await_length(&proxy, number + 1);
+    }
+    let mut last = clients.pop().expect("there are four");
+    for (number, mut client) in clients.into_iter().enumerate() {
+        own.send(ok("own"));
+        assert_eq!(client.response("GET").text(), "own");
+        assert_eq!(own.request().target, format!("/{}", number + 1));
+    }
+    await_length(&proxy, 1);
+    // One that waits still takes any server in its turn.
+    let mut late = ask_with(&proxy, "/late", OWN);
+    await_length(&proxy, 2);
+    upstream.send(ok("busy"));
+    assert_eq!(upstream.request().target, "/other");
+    upstream.send(ok("other"));
+    assert_eq!(other.response("GET").text(), "other");
+    assert_eq!(upstream.request().target, "/late");
+    upstream.send(ok("late"));
+    assert_eq!(late.response("GET").text(), "late");
+    own.send(ok("last"));
+    assert_eq!(last.response("GET").text(), "last");
 }

@@ -294,6 +294,32 @@ impl Balancer {
         Err(answer)
     }
 
+    /// Whether the preferred server can take a request: see [`Balancer::choose`].
+    pub fn takes_preferred(&self, pick: &Pick, load: &impl Load) -> bool {
+        let inner = self.inner.borrow();
+        pick.preferred
+            .is_some_and(|server| inner.takes(server, pick, load))
+    }
+
+    /// Servers that take requests of their own clients alone, in ascending order: those that are healthy and of weight 0 or drained, and
+    /// backups while others serve.
+    pub fn reserved(&self) -> Vec<usize> {
+        let inner = self.inner.borrow();
+        let serving = if inner.primary.live() > 0 {
+            &inner.primary
+        } else {
+            &inner.backup
+        };
+        let mut reserved = inner.loyal.clone();
+        for server in serving.servers() {
+            reserved[server] = false;
+        }
+        let reserved = reserved.into_iter().enumerate();
+        reserved
+            .filter_map(|(server, reserved)| reserved.then_some(server))
+            .collect()
+    }
+
     /// Tells how long a server took to answer, in microseconds, at the time `now_us` of the clock in [`Pick::now_us`]. For
     /// `least_latency`; the others do not listen. Tell a failure as the time after which the caller gave up or would have, so
     /// that a server does not look fast because it fails fast.

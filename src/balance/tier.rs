@@ -79,6 +79,11 @@ impl Tier {
         self.live.len()
     }
 
+    /// Which may be chosen now.
+    pub(super) fn servers(&self) -> impl Iterator<Item = usize> {
+        self.live.iter().map(|c| c.server())
+    }
+
     /// Whether there is one that is not among those `tried`.
     pub(super) fn has_left(&self, tried: &[usize]) -> bool {
         self.live.iter().any(|c| !tried.contains(&c.server()))

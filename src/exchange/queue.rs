@@ -12,7 +12,7 @@ use crate::balance::NoServer;
 use crate::net::deadline::Slot;
 use crate::net::socket::Peer;
 use crate::telemetry::counters::UpstreamCounters;
-use crate::upstream::queue::{Queue, Turn};
+use crate::upstream::queue::{Call, Queue, Turn};
 
 /// Why a request that waited gets no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub(super) async fn wait(
     tried: &[usize],
 ) -> Result<usize, Unserved> {
     let counters = &lane.counters.upstreams[request.group.id];
-    let Some(turn) = queue.join(tried) else {
+    let own = request.traits.bond.map(|bond| bond.server as usize);
+    let Some(turn) = queue.join(tried, own) else {
         counters.queue_full.inc();
         return Err(Unserved::NoServer(NoServer::AllFull));
     };
@@ -68,9 +69,12 @@ async fn serve(
             }
             Poll::Pending => Poll::Pending,
         });
-        called.await?;
-        let group = request.group;
-        match group.choose(request.key, request.traits.bond, tried) {
+        let (group, bond) = (request.group, request.traits.bond);
+        let chosen = match called.await? {
+            Call::Any => group.choose(request.key, bond, tried),
+            Call::Own => group.choose_own(bond, tried),
+        };
+        match chosen {
             Err(NoServer::AllFull) => {}
             Ok(_) if client.socket.peer() == Peer::Gone => return Err(Unserved::ClientGone),
             chosen => return chosen.map_err(Unserved::NoServer),

@@ -124,7 +124,7 @@ impl Group {
                 choice: Choice::default(),
                 places: Arc::clone(places),
             });
-        Self {
+        let group = Self {
             name: upstream.name.clone(),
             servers: servers.collect(),
             host: upstream.host.clone(),
@@ -155,7 +155,9 @@ impl Group {
                 takes_last: false,
             },
             roster: Rc::default(),
-        }
+        };
+        group.reserve();
+        group
     }
 
     /// Whether each connection is closed after one request.
@@ -165,16 +167,35 @@ impl Group {
             .is_some_and(|server| server.pool.closes_after_one())
     }
 
-    /// The server for a new request with this key or bond. Those that wait, and take any server, come first.
+    /// The server for a new request with this key or bond. Those that wait, and take any server, come first where they can.
     #[inline]
     pub fn choose_first(&self, key: Option<u64>, bond: Option<Bond>) -> Result<usize, NoServer> {
         if let Some(budget) = &self.budget {
             budget.count_request();
         }
-        if self.queue.as_ref().is_some_and(Queue::holds_up) {
-            return Err(NoServer::AllFull);
+        if let Some(queue) = &self.queue
+            && queue.holds_up()
+        {
+            let bond = bond.filter(|bond| !queue.is_awaited(bond.server as usize));
+            return self.choose_own(bond, &[]);
         }
         self.choose(key, bond, &[])
+    }
+
+    /// The server that a request is bound to, where those that wait for any server cannot use it.
+    #[cold]
+    pub fn choose_own(&self, bond: Option<Bond>, tried: &[usize]) -> Result<usize, NoServer> {
+        self.look();
+        let queue = self.queue.as_ref().ok_or(NoServer::AllFull)?;
+        let server = bond.map(|bond| bond.server as usize);
+        let server = server.filter(|&server| queue.is_reserved(server));
+        let pick = Pick {
+            preferred: server,
+            tried,
+            ..Pick::default()
+        };
+        let takes = self.balancer.takes_preferred(&pick, &self.room());
+        server.filter(|_| takes).ok_or(NoServer::AllFull)
     }
 
     /// Whether the budget has a retry left, which is then taken.
@@ -226,11 +247,14 @@ impl Group {
             tried,
             now_us,
         };
-        let room = Room {
+        self.balancer.choose(&pick, &self.room())
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room {
             load: &self.load,
             servers: &self.servers,
-        };
-        self.balancer.choose(&pick, &room)
+        }
     }
 
     /// Takes over what the health thread has written since the last look.
@@ -240,6 +264,15 @@ impl Group {
             && watch.update(&self.balancer)
         {
             self.close_pools(watch);
+            self.reserve();
+        }
+    }
+
+    /// Tells those that wait which servers only some of them can use.
+    #[cold]
+    fn reserve(&self) {
+        if let Some(queue) = &self.queue {
+            queue.reserve(self.balancer.reserved());
         }
     }
 

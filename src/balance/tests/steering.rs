@@ -72,3 +72,24 @@ fn a_server_that_is_taken_out_is_no_last_resort() {
         }
     }
 }
+
+#[test]
+fn servers_that_others_cannot_use_are_known() {
+    let mut all = servers(&[1, 1, 0, 1]);
+    all[3].backup = true;
+    let balancer = Balancer::new(&all, &settings(Policy::First));
+    assert_eq!(balancer.reserved(), [2, 3], "of weight 0, and a backup");
+    let drained = |server| Steering {
+        weight: u16::from(server != 2),
+        admits: if server == 0 {
+            Admits::OwnClients
+        } else {
+            Admits::Everyone
+        },
+    };
+    balancer.steer(drained);
+    balancer.refresh(|_| FULL_SHARE);
+    assert_eq!(balancer.reserved(), [0, 2, 3]);
+    balancer.refresh(only_up(&[0, 3]));
+    assert_eq!(balancer.reserved(), [0], "the backup serves");
+}
