@@ -5,12 +5,9 @@
 //! disk costs lines, never requests, and each shard holds `buffer_bytes` and a little.
 
 use std::cell::RefCell;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::access_format::{self, Stamp};
+use super::access_sink::{Sink, line_count};
 use super::counters::ShardCounters;
 use crate::config::{self, AccessFormat};
 
@@ -71,7 +69,6 @@ pub struct Record<'a> {
 /// A buffer on its way to the writer.
 struct Batch {
     bytes: Vec<u8>,
-    lines: u64,
     back: SyncSender<Written>,
 }
 
@@ -83,9 +80,7 @@ struct Written {
 
 /// An access log that is open, without its writer: opening it may take privileges that a thread must not have.
 pub struct Opened {
-    path: Option<PathBuf>,
-    name: String,
-    sink: Box<dyn Write + Send>,
+    sink: Sink,
     format: AccessFormat,
     buffer_bytes: usize,
 }
@@ -93,11 +88,8 @@ pub struct Opened {
 impl Opened {
     /// Opens the log for appending. The error names the file.
     pub fn new(config: &config::AccessLog) -> io::Result<Self> {
-        let (name, sink) = open(config.path.as_deref())?;
         Ok(Self {
-            path: config.path.clone(),
-            name,
-            sink,
+            sink: Sink::open(config.path.clone())?,
             format: config.format,
             buffer_bytes: config.buffer_bytes,
         })
@@ -117,8 +109,6 @@ impl AccessLog {
     /// Starts the writer.
     pub fn start(opened: Opened) -> io::Result<Self> {
         let Opened {
-            path,
-            name,
             sink,
             format,
             buffer_bytes: total_bytes,
@@ -127,9 +117,7 @@ impl AccessLog {
         let chunk_bytes = (total_bytes / BUFFERS).max(1);
         let reopen = Arc::new(AtomicBool::new(false));
         let mut writer = Writer {
-            path,
             reopen: Arc::clone(&reopen),
-            name,
             sink,
             buffer_bytes: buffer_bytes(chunk_bytes),
             reported: None,
@@ -153,7 +141,6 @@ impl AccessLog {
         // Wakes the writer. When there is no room it is awake.
         let _ = self.batches.try_send(Batch {
             bytes: Vec::new(),
-            lines: 0,
             back,
         });
     }
@@ -163,7 +150,6 @@ impl AccessLog {
         let (back, free) = sync_channel(BUFFERS);
         let lines = Lines {
             buffer: Vec::with_capacity(buffer_bytes(self.chunk_bytes)),
-            line_count: 0,
             spare: (1..BUFFERS)
                 .map(|_| Vec::with_capacity(buffer_bytes(self.chunk_bytes)))
                 .collect(),
@@ -188,7 +174,6 @@ impl AccessLog {
         let (back, written) = sync_channel(1);
         let mut last = Batch {
             bytes: Vec::new(),
-            lines: 0,
             back,
         };
         while let Err(TrySendError::Full(batch)) = self.batches.try_send(last) {
@@ -201,25 +186,6 @@ impl AccessLog {
         let left = deadline.saturating_duration_since(Instant::now());
         written.recv_timeout(left).is_ok()
     }
-}
-
-/// The file, or standard output for no path. Others may not read it: it names clients.
-fn open(path: Option<&Path>) -> io::Result<(String, Box<dyn Write + Send>)> {
-    let Some(path) = path else {
-        return Ok(("standard output".into(), Box::new(io::stdout())));
-    };
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path);
-    let file = file.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("access log {}: {error}", path.display()),
-        )
-    })?;
-    Ok((path.display().to_string(), Box::new(file)))
 }
 
 /// One shard's part of the access log. It stays on the shard's thread.
@@ -235,8 +201,6 @@ pub struct ShardAccessLog {
 
 struct Lines {
     buffer: Vec<u8>,
-    /// Lines in `buffer`.
-    line_count: u64,
     /// Empty buffers. These, `buffer` and those with the writer are always [`BUFFERS`].
     spare: Vec<Vec<u8>>,
     stamp: Stamp,
@@ -251,7 +215,6 @@ impl ShardAccessLog {
             return;
         }
         access_format::line(&mut lines.buffer, self.format, &lines.stamp, record);
-        lines.line_count += 1;
         if lines.buffer.len() >= self.chunk_bytes {
             self.hand_over(lines);
         }
@@ -283,14 +246,10 @@ impl ShardAccessLog {
         };
         let batch = Batch {
             bytes: mem::replace(&mut lines.buffer, empty),
-            lines: lines.line_count,
             back: self.back.clone(),
         };
         match self.batches.try_send(batch) {
-            Ok(()) => {
-                lines.line_count = 0;
-                true
-            }
+            Ok(()) => true,
             Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
                 lines
                     .spare
@@ -304,17 +263,15 @@ impl ShardAccessLog {
 impl Drop for ShardAccessLog {
     fn drop(&mut self) {
         self.flush();
-        let waiting = self.lines.get_mut().line_count;
+        let waiting = line_count(&self.lines.get_mut().buffer);
         self.counters.access_log_dropped.add(waiting);
     }
 }
 
 /// The writer's thread.
 struct Writer {
-    path: Option<PathBuf>,
     reopen: Arc<AtomicBool>,
-    name: String,
-    sink: Box<dyn Write + Send>,
+    sink: Sink,
     /// What a buffer is cut down to after a line that made it grow.
     buffer_bytes: usize,
     reported: Option<Instant>,
@@ -326,21 +283,19 @@ impl Writer {
     fn run(&mut self, batches: &Receiver<Batch>) {
         for Batch {
             bytes: mut buffer,
-            lines,
             back,
         } in batches
         {
             if self.reopen.swap(false, Relaxed) {
                 self.open_again();
             }
-            let result = self
-                .sink
-                .write_all(&buffer)
-                .and_then(|()| self.sink.flush());
-            let lost = if result.is_ok() { 0 } else { lines };
-            if let Err(error) = result {
-                self.report(lines, &error);
-            }
+            let lost = match self.sink.write(&buffer) {
+                Ok(()) => 0,
+                Err((lost, error)) => {
+                    self.report(lost, &error);
+                    lost
+                }
+            };
             buffer.clear();
             buffer.shrink_to(self.buffer_bytes);
             // There is room for all buffers of the shard; an error means that it has ended.
@@ -350,11 +305,8 @@ impl Writer {
 
     /// Goes on with the old file when there is no new one.
     fn open_again(&mut self) {
-        match open(self.path.as_deref()) {
-            Ok((file, sink)) => {
-                self.sink = sink;
-                tracing::info!(file, "access log opened again");
-            }
+        match self.sink.reopen() {
+            Ok(()) => tracing::info!(file = self.sink.name(), "access log opened again"),
             Err(error) => tracing::warn!("not opened again, the old file is kept: {error}"),
         }
     }
@@ -365,7 +317,7 @@ impl Writer {
             return;
         }
         tracing::warn!(
-            file = self.name,
+            file = self.sink.name(),
             lost_lines = self.lost,
             "access log: cannot write: {error}"
         );
@@ -377,8 +329,9 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::net::Ipv4Addr;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::sync::Mutex;
 
     use super::*;
@@ -494,9 +447,7 @@ mod tests {
     fn what_was_handed_over_is_written_though_a_shard_still_runs() {
         let text = Arc::new(Mutex::new(Vec::new()));
         let opened = Opened {
-            path: None,
-            name: "slow".to_owned(),
-            sink: Box::new(Slow(Arc::clone(&text))),
+            sink: Sink::new(None, Slow(Arc::clone(&text))),
             format: AccessFormat::Combined,
             buffer_bytes: 4000,
         };
@@ -530,17 +481,8 @@ mod tests {
             let mut lines = 0;
             for _ in 0..3 {
                 part.flush();
-                while let Ok(Batch {
-                    bytes,
-                    lines: counted,
-                    back,
-                }) = received.try_recv()
-                {
-                    assert_eq!(
-                        bytes.split_inclusive(|byte| *byte == b'\n').count() as u64,
-                        counted
-                    );
-                    lines += counted;
+                while let Ok(Batch { bytes, back }) = received.try_recv() {
+                    lines += line_count(&bytes);
                     back.try_send(Written {
                         buffer: Vec::new(),
                         lost: 0,

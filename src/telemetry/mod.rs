@@ -5,6 +5,7 @@
 
 mod access_format;
 pub mod access_log;
+mod access_sink;
 pub mod clients;
 pub mod counters;
 pub mod date;

@@ -1,0 +1,192 @@
+//! Where the access log's lines go: a file, a FIFO or standard output.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Takes lines. A writer of its own may wait for it, a start may not.
+pub(super) struct Sink {
+    /// None is standard output.
+    path: Option<PathBuf>,
+    /// Has no buffer: what it took is written.
+    out: Box<dyn Write + Send>,
+    /// What is written ends within a line.
+    torn: bool,
+}
+
+impl Sink {
+    pub(super) fn new(path: Option<PathBuf>, out: impl Write + Send + 'static) -> Self {
+        Self {
+            path,
+            out: Box::new(out),
+            torn: false,
+        }
+    }
+
+    /// Opens a file for appending, or standard output for no path. The error names the file.
+    pub(super) fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        let file = open(path.as_deref())?;
+        Ok(Self::new(path, file))
+    }
+
+    /// Opens the file again by its name. With an error the old one stays.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        let file = open(self.path.as_deref())?;
+        let is_new = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+        self.torn &= !file.metadata().is_ok_and(is_new);
+        self.out = Box::new(file);
+        Ok(())
+    }
+
+    /// Its name, for people.
+    pub(super) fn name(&self) -> String {
+        let path = self.path.as_ref();
+        path.map_or_else(
+            || "standard output".into(),
+            |path| path.display().to_string(),
+        )
+    }
+
+    /// Writes lines. An error comes with how many of them are not there as a whole.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        if self.torn {
+            let ended = self.out.write_all(b"\n");
+            ended.map_err(|error| (line_count(lines), error))?;
+            self.torn = false;
+        }
+        let mut rest = lines;
+        let error = loop {
+            if rest.is_empty() {
+                return Ok(());
+            }
+            match self.out.write(rest) {
+                Ok(0) => break io::ErrorKind::WriteZero.into(),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+        };
+        let written = &lines[..lines.len() - rest.len()];
+        self.torn = written.last().is_some_and(|last| *last != b'\n');
+        Err((line_count(rest), error))
+    }
+}
+
+/// Lines that end in these bytes.
+pub(super) fn line_count(bytes: &[u8]) -> u64 {
+    bytes.split(|byte| *byte == b'\n').count() as u64 - 1
+}
+
+/// Others may not read a new file: it names clients.
+fn open(path: Option<&Path>) -> io::Result<File> {
+    let Some(path) = path else {
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        return Ok(output.into());
+    };
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path);
+    file.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("access log {}: {error}", path.display()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::fs;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!(
+            "ringlane-access-sink-{}-{name}",
+            std::process::id()
+        ))
+    }
+
+    /// A disk with so much room, again and again; it refuses a write when the room is used up.
+    struct Disk {
+        room: VecDeque<usize>,
+        text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.room.front_mut() {
+                Some(0) => {
+                    self.room.pop_front();
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                room => {
+                    let taken = room
+                        .as_deref()
+                        .map_or(bytes.len(), |room| bytes.len().min(*room));
+                    if let Some(room) = room {
+                        *room -= taken;
+                    }
+                    let mut text = self.text.lock().expect("a whole text");
+                    text.extend_from_slice(&bytes[..taken]);
+                    Ok(taken)
+                }
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_tears_one_line_and_no_other() {
+        let cases: [(&[usize], [u64; 3], &str); 6] = [
+            (&[], [0, 0, 0], "a1\na2\nb1\nb2\nc1\nc2\n"),
+            (&[0], [2, 0, 0], "b1\nb2\nc1\nc2\n"),
+            (&[3], [1, 0, 0], "a1\nb1\nb2\nc1\nc2\n"),
+            (&[1], [2, 0, 0], "a\nb1\nb2\nc1\nc2\n"),
+            (&[5, 0], [1, 2, 0], "a1\na2\nc1\nc2\n"),
+            (&[4, 2], [1, 2, 0], "a1\na\nb\nc1\nc2\n"),
+        ];
+        for (room, lost, expected) in cases {
+            let text = Arc::new(Mutex::new(Vec::new()));
+            let disk = Disk {
+                room: room.iter().copied().collect(),
+                text: Arc::clone(&text),
+            };
+            let mut sink = Sink::new(None, disk);
+            let batches = ["a1\na2\n", "b1\nb2\n", "c1\nc2\n"];
+            let found = batches.map(|lines| {
+                sink.write(lines.as_bytes())
+                    .map_or_else(|lost| lost.0, |()| 0)
+            });
+            let text = text.lock().expect("a whole text");
+            assert_eq!(
+                (str::from_utf8(&text), found),
+                (Ok(expected), lost),
+                "{room:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_new_file_begins_with_a_line() {
+        let path = temporary("new");
+        let mut sink = Sink::open(Some(path.clone())).expect("a file");
+        for expected in ["a\n", "a\n\nb\n"] {
+            sink.torn = true;
+            sink.reopen().expect("a file");
+            sink.write(&expected.as_bytes()[expected.len() - 2..])
+                .expect("room");
+            assert_eq!(fs::read_to_string(&path).expect("there"), expected);
+        }
+        fs::remove_file(&path).expect("there");
+    }
+}
