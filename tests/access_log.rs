@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use support::{Config, Mode, Origin, Proxy, SLOWNESS, Served, eventually, in_each_mode};
+use support::{Config, Mode, Origin, PATIENCE, Proxy, SLOWNESS, Served, eventually, in_each_mode};
 
 in_each_mode!(
     combined,
@@ -19,6 +19,8 @@ in_each_mode!(
     complete_after_a_stop,
     written_while_running,
     rotated,
+    a_fifo_that_nobody_reads,
+    rotated_to_a_fifo_that_nobody_reads,
 );
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
@@ -104,6 +106,41 @@ fn rotated(mode: Mode) {
         (read(&old).lines().count(), read(&path).lines().count()),
         (1, 1)
     );
+}
+
+fn make_fifo(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.is_ok_and(|status| status.success()));
+}
+
+/// Opening it would wait for the reader, with signals and ports in vain.
+fn a_fifo_that_nobody_reads(mode: Mode) {
+    let config = Config::new(mode);
+    let path = config.directory().join("access.fifo");
+    make_fifo(&path);
+    let mut proxy = config
+        .tables(&format!("[access_log]\npath = \"{}\"", path.display()))
+        .upstream(&["127.0.0.1:1"], "")
+        .start_unawaited();
+    assert_eq!(proxy.exit_within(PATIENCE).code(), Some(1));
+    let log = proxy.log().join("\n");
+    assert!(log.contains("access.fifo: nobody reads this FIFO"), "{log}");
+}
+
+fn rotated_to_a_fifo_that_nobody_reads(mode: Mode) {
+    let (mut proxy, _served, path) = start(mode, "combined");
+    let old = path.with_extension("1");
+    std::fs::rename(&path, &old).expect("there");
+    make_fifo(&path);
+    proxy.signal("USR1");
+    eventually("the log says so", || {
+        let log = proxy.log();
+        log.iter().any(|line| {
+            line.contains("the old file is kept") && line.contains("nobody reads this FIFO")
+        })
+    });
+    send(&proxy, "GET /after HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(proxy.stop_and_read(&old).contains("/after"));
 }
 
 fn combined(mode: Mode) {

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Takes lines. A writer of its own may wait for it, a start may not.
@@ -85,24 +85,44 @@ fn open(path: Option<&Path>) -> io::Result<File> {
         let output = io::stdout().as_fd().try_clone_to_owned()?;
         return Ok(output.into());
     };
+    let named = |why: &dyn std::fmt::Display, error: &io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("access log {}: {why}", path.display()),
+        )
+    };
     let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o640)
+        // Without it, a FIFO is opened when somebody reads it, and signals wait as long.
+        .custom_flags(libc::O_NONBLOCK)
         .open(path);
-    file.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("access log {}: {error}", path.display()),
-        )
-    })
+    let file = file.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO) if is_fifo(path) => {
+            named(&"nobody reads this FIFO; start its reader first", &error)
+        }
+        _ => named(&error, &error),
+    })?;
+    rustix::io::ioctl_fionbio(&file, false).map_err(|error| named(&error, &error.into()))?;
+    Ok(file)
+}
+
+fn is_fifo(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| found.file_type().is_fifo())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::fs;
+    use std::io::Read;
+    use std::process::Command;
+    use std::sync::mpsc::channel;
     use std::sync::{Arc, Mutex};
+    use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -111,6 +131,13 @@ mod tests {
             "ringlane-access-sink-{}-{name}",
             std::process::id()
         ))
+    }
+
+    fn fifo(name: &str) -> PathBuf {
+        let path = temporary(name);
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        path
     }
 
     /// A disk with so much room, again and again; it refuses a write when the room is used up.
@@ -188,5 +215,32 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).expect("there"), expected);
         }
         fs::remove_file(&path).expect("there");
+    }
+
+    #[test]
+    fn a_fifo_needs_a_reader() {
+        let path = fifo("reader");
+        let (done, told) = channel();
+        let opening = path.clone();
+        thread::spawn(move || done.send(Sink::open(Some(opening)).err()));
+        let error = told.recv_timeout(Duration::from_secs(20)).expect("no hang");
+        let error = error.expect("nobody reads").to_string();
+        assert!(
+            error.contains("nobody reads this FIFO") && error.contains("reader"),
+            "{error}"
+        );
+
+        let waiting = OpenOptions::new().read(true).write(true).open(&path);
+        let mut sink = Sink::open(Some(path.clone())).expect("somebody reads");
+        let mut reader = File::open(&path).expect("a FIFO");
+        drop(waiting);
+        fs::remove_file(&path).expect("there");
+        // More than fits: the rest waits.
+        let lines = b"a line\n".repeat(100_000);
+        let writing = thread::spawn(move || sink.write(&lines).is_ok());
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).expect("what was written");
+        assert!(writing.join().expect("no panic"));
+        assert_eq!(line_count(&text), 100_000);
     }
 }
