@@ -18,6 +18,7 @@ in_each_mode!(
     refusals_show_the_client_behind_a_trusted_proxy,
     complete_after_a_stop,
     written_while_running,
+    last_lines_of_a_shard_that_dies,
     rotated,
     a_fifo_that_nobody_reads,
     rotated_to_a_fifo_that_nobody_reads,
@@ -386,6 +387,26 @@ fn written_while_running(mode: Mode) {
     eventually("the log is written", || {
         std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'))
     });
+}
+
+fn last_lines_of_a_shard_that_dies(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let config = Config::new(mode).faults();
+    let path = config.directory().join("access.log");
+    let mut proxy = config
+        .tables(&format!("[access_log]\npath = \"{}\"", path.display()))
+        .upstream(&[&served.address], "")
+        .start();
+    let mut client = proxy.connect();
+    // The second kills the shard within a tick, before the first one's line is handed over.
+    client
+        .send("GET /last HTTP/1.1\r\nHost: a\r\n\r\nGET /fault/shard HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_to_end();
+    eventually("the shard died", || {
+        proxy.log().iter().any(|line| line.contains("shard died"))
+    });
+    let text = proxy.stop_and_read(&path);
+    assert_eq!(text.matches("GET /last").count(), 1, "{text}");
 }
 
 /// A line tells what the client got of an answer that was not whole, and which server it was.

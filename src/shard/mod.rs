@@ -186,6 +186,9 @@ fn run(
         waiting.extend(doors.take().salvage());
         // The lane is leaked with its pools: they own idle connections that are closed here like those in use, and must not close them too.
         lane.descriptors().for_each(listener::abandon);
+        if let Some(log) = lane.access_log() {
+            log.end();
+        }
         std::mem::forget(lane);
     }
     ran

@@ -48,6 +48,8 @@ pub async fn run(
         if let Some(memory) = &lane.memory {
             memory.look(lane);
         }
+        #[cfg(debug_assertions)]
+        assert!(!lane.fault.get(), "a fault was asked for");
         if let Some(log) = lane.access_log() {
             log.flush();
         }
@@ -56,8 +58,6 @@ pub async fn run(
             pools_due = POOL_TICKS;
             lane.sweep_pools();
         }
-        #[cfg(debug_assertions)]
-        assert!(!lane.fault.get(), "a fault was asked for");
         if draining.load(Ordering::Relaxed) {
             if !told {
                 told = true;

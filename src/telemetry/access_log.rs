@@ -227,6 +227,19 @@ impl ShardAccessLog {
         self.hand_over(lines);
     }
 
+    /// Hands over the last lines, and counts those that nobody takes. Dropping it does that too; a shard that dies drops nothing.
+    pub fn end(&self) {
+        let Ok(mut lines) = self.lines.try_borrow_mut() else {
+            return;
+        };
+        if !self.hand_over(&mut lines) {
+            self.counters
+                .access_log_dropped
+                .add(line_count(&lines.buffer));
+            lines.buffer.clear();
+        }
+    }
+
     /// Lines dropped or lost so far.
     pub fn dropped(&self) -> u64 {
         self.counters.access_log_dropped.get()
@@ -262,9 +275,7 @@ impl ShardAccessLog {
 
 impl Drop for ShardAccessLog {
     fn drop(&mut self) {
-        self.flush();
-        let waiting = line_count(&self.lines.get_mut().buffer);
-        self.counters.access_log_dropped.add(waiting);
+        self.end();
     }
 }
 
