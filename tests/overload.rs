@@ -142,10 +142,17 @@ fn connections_per_client(mode: Mode) {
     let (proxy, _served) = start(mode, "[limits]\nconnections_per_client = 2");
     let (mut first, mut second) = (proxy.connect(), proxy.connect());
     assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
+    let sent = total(&proxy, "bytes_out");
     let mut third = proxy.connect();
     expect_refusal(&third.response("GET"), 429, true);
     third.expect_end();
     assert_eq!(total(&proxy, "refused_clients"), 1);
+    let totals = &proxy.status()["totals"];
+    assert_eq!(
+        (&totals["responses"]["4xx"], &totals["own_answers"]["429"]),
+        (&1.into(), &1.into())
+    );
+    assert!(total(&proxy, "bytes_out") > sent + 100, "{totals}");
     assert_eq!(second.get("/").status, 200);
     drop(first);
     eventually("a place becomes free", || total(&proxy, "connections") == 1);

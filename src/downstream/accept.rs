@@ -181,7 +181,6 @@ const HAS_ITS_SHARE: Answer = Answer {
 /// Tells a client that there is no room for it, if it takes that at once.
 fn refuse(lane: &Lane, socket: &Socket, answer: Answer) {
     lane.counters.refused_connections.inc();
-    lane.counters.own_answers.count(answer.status);
     let mut out = lane.take_for(0);
     let form = Form {
         json: true,
@@ -190,6 +189,7 @@ fn refuse(lane: &Lane, socket: &Socket, answer: Answer) {
         minor: 1,
     };
     lane.with_date(|date| answer.write(form, date, &mut out));
+    lane.counters.own_answer(answer.status, out.len());
     // It has room in an empty socket buffer, or the client is gone.
     let _ = socket.try_send(&out);
     lane.give(out);

@@ -139,9 +139,7 @@ pub(super) async fn own_answer(
 pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: Form) -> (After, u64) {
     let mut out = lane.take_for(0);
     let body_bytes = lane.with_date(|date| answer.write(form, date, &mut out));
-    lane.counters.responses.count(answer.status);
-    lane.counters.own_answers.count(answer.status);
-    lane.counters.bytes_out.add(out.len() as u64);
+    lane.counters.own_answer(answer.status, out.len());
     let sent = transfer::send_all(
         lane,
         &client.socket,

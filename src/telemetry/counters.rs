@@ -235,6 +235,13 @@ impl ShardCounters {
         }
     }
 
+    /// Counts an answer of our own of so many bytes.
+    pub fn own_answer(&self, status: u16, bytes: usize) {
+        self.responses.count(status);
+        self.own_answers.count(status);
+        self.bytes_out.add(bytes as u64);
+    }
+
     /// Says which thread now writes here, and where it is pinned. Called by the shard's thread as it starts.
     pub fn begin(&self, thread_id: u32, cpu: Option<usize>) {
         let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
