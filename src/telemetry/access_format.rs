@@ -120,8 +120,11 @@ fn json(out: &mut Vec<u8>, stamp: &Stamp, record: &Record<'_>) {
     json_text(out, ",\"method\":", record.method);
     json_text(out, ",\"host\":", record.host);
     json_text(out, ",\"target\":", record.target);
-    out.extend_from_slice(b",\"protocol\":\"HTTP/1.");
-    number(out, record.minor_version.into());
+    out.extend_from_slice(b",\"protocol\":\"");
+    if !record.method.is_empty() {
+        out.extend_from_slice(b"HTTP/1.");
+        number(out, record.minor_version.into());
+    }
     out.push(b'"');
     json_number(out, ",\"status\":", record.status.into());
     json_number(out, ",\"body_bytes_sent\":", record.body_bytes_sent);
@@ -253,6 +256,12 @@ mod tests {
             "duration_us": 1500, "upstream_us": 1200, "retries": 1, "reused": true,
         });
         assert_eq!(parsed(&record()), expected);
+        let unread = Record {
+            method: b"",
+            minor_version: 0,
+            ..record()
+        };
+        assert_eq!(parsed(&unread)["protocol"], "");
     }
 
     #[test]

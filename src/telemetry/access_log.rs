@@ -40,7 +40,7 @@ pub struct Record<'a> {
     pub method: &'a [u8],
     /// The request target as received.
     pub target: &'a [u8],
-    /// 0 or 1, of HTTP/1.
+    /// 0 or 1, of HTTP/1; of no meaning when the request could not be read.
     pub minor_version: u8,
     /// The status that the client got; 0 when it got none.
     pub status: u16,
