@@ -101,9 +101,8 @@ struct Probe {
 }
 
 impl ServerHealth {
-    /// `server` is the flat index; `active` is how much runs on it.
-    pub(super) fn new(overview: Option<&Overview>, server: usize, active: u64) -> Self {
-        let known = overview.and_then(|overview| Some((overview, overview.entry(server)?)));
+    /// `known` has the server's entry; `server` is the flat index; `active` is how much runs on it.
+    pub(super) fn new(known: Option<(&Overview, Entry)>, server: usize, active: u64) -> Self {
         let told = |(overview, entry): &(&Overview, Entry)| {
             overview.checks(server) || entry.order != Order::Serve
         };

@@ -152,6 +152,7 @@ impl Servers<'_> {
         Answer::json(&Server::new(
             self.sampler,
             self.overview,
+            &self.sampler.traffic(),
             upstream,
             server,
             index,

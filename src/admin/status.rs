@@ -218,7 +218,7 @@ fn shard(
 }
 
 /// Requests of the last minute or so.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Recent {
     /// The part of all, 0 to 1; null without requests.
     share: Option<f64>,
@@ -397,23 +397,14 @@ fn upstreams<'a>(
     overview: Option<&Overview>,
     traffic: &Traffic,
 ) -> Vec<Upstream<'a>> {
-    let mut first = 0;
+    let mut index = 0..;
     let view = sampler.view();
     let upstreams = view.upstreams.iter().enumerate();
     let upstreams = upstreams.map(|(number, upstream)| {
-        let count = upstream.servers.len();
-        let servers = upstream.servers.iter().zip(first..);
+        let servers = upstream.servers.iter().zip(index.by_ref());
         let servers: Vec<_> = servers
-            .map(|(server, index)| {
-                let share = traffic.server_share(first, count, index);
-                let recent = Recent::new(share, traffic.server_rate(index));
-                Server {
-                    recent,
-                    ..Server::new(sampler, overview, upstream, server, index)
-                }
-            })
+            .map(|(server, index)| Server::new(sampler, overview, traffic, upstream, server, index))
             .collect();
-        first += count;
         let refused = view.upstream_counters(number);
         Upstream {
             name: &upstream.name,
@@ -499,6 +490,7 @@ impl<'a> Server<'a> {
     pub(super) fn new(
         sampler: &'a Sampler,
         overview: Option<&Overview>,
+        traffic: &Traffic,
         upstream: &UpstreamView,
         server: &'a ServerView,
         index: usize,
@@ -507,6 +499,7 @@ impl<'a> Server<'a> {
         let sum = |value: fn(&ServerCounters) -> u64| counters().map(value).sum();
         let entry = overview.and_then(|overview| overview.entry(index));
         let active = sum(|server| server.active.get());
+        let share = traffic.server_share(sampler.view().siblings(index), index);
         Self {
             name: &server.name,
             address: &server.address,
@@ -515,12 +508,12 @@ impl<'a> Server<'a> {
                 .unwrap_or(server.weight),
             configured_weight: server.weight,
             backup: server.backup,
-            health: ServerHealth::new(overview, index, active),
+            health: ServerHealth::new(overview.zip(entry), index, active),
             active,
             idle: sum(|server| server.idle.get()),
             open: sum(|server| server.open.get()),
             requests: sum(|server| server.requests.get()),
-            recent: Recent::default(),
+            recent: Recent::new(share, traffic.server_rate(index)),
             connects: sum(|server| server.connects.get()),
             responses: classes(counters().map(|server| &server.responses)),
             failures: kinds(

@@ -1,5 +1,6 @@
 //! How the requests of the last minute or so were spread over shards and servers.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::telemetry::view::View;
@@ -67,10 +68,10 @@ impl Traffic {
         (sum > 0).then(|| (largest * self.shards.len() as u64) as f64 / sum as f64)
     }
 
-    /// The part of its upstream's attempts that a server got, 0 to 1; `None` when there were none. The upstream's servers begin
-    /// at `first`.
-    pub(super) fn server_share(&self, first: usize, count: usize, server: usize) -> Option<f64> {
-        share(self.servers.get(first..first + count)?, server - first)
+    /// The part of its upstream's attempts that a server got, 0 to 1; `None` when there were none. `siblings` are the upstream's servers.
+    pub(super) fn server_share(&self, siblings: Range<usize>, server: usize) -> Option<f64> {
+        let first = siblings.start;
+        share(self.servers.get(siblings)?, server - first)
     }
 
     /// Requests in a second that a shard read.
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!(traffic.shard_share(0), Some(0.75));
         assert_eq!(traffic.shard_share(1), Some(0.25));
         assert_eq!(traffic.imbalance(), Some(1.5));
-        assert_eq!(traffic.server_share(0, 2, 1), Some(0.75));
-        assert_eq!(traffic.server_share(2, 1, 2), None, "it got none");
+        assert_eq!(traffic.server_share(0..2, 1), Some(0.75));
+        assert_eq!(traffic.server_share(2..3, 2), None, "it got none");
         assert_eq!(traffic.shard_rate(0), Some(3.0));
         assert_eq!(traffic.server_rate(1), Some(0.3));
         assert_eq!(traffic.rate_of_all(), Some(4.0));

@@ -1,5 +1,6 @@
 //! What the status listener reads: the shards' counters and the names that belong to them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
@@ -140,6 +141,18 @@ impl View {
         pairs
             .enumerate()
             .map(|(index, (upstream, server))| (index, upstream, server))
+    }
+
+    /// The flat indices of all servers of a server's upstream.
+    pub fn siblings(&self, index: usize) -> Range<usize> {
+        let mut end = 0;
+        let mut upstreams = self.upstreams.iter().map(|upstream| {
+            let first = end;
+            end += upstream.servers.len();
+            first..end
+        });
+        let siblings = upstreams.find(|servers| servers.contains(&index));
+        siblings.unwrap_or_default()
     }
 
     /// One server's counters in each shard.

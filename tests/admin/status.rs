@@ -152,6 +152,10 @@ fn shares_and_imbalance_are_of_requests_since_the_listener_started() {
     let rate = |value: &Value| value.as_f64().is_some_and(|rate| rate > 0.0);
     assert!(rate(&after["requests_per_s"]) && rate(&after["shards"][0]["requests_per_s"]));
     assert!(rate(&after["upstreams"][0]["servers"][0]["requests_per_s"]));
+    let one = get(&admin, "/lb/servers/app/b").body;
+    let one: Value = serde_json::from_str(&one).expect("JSON");
+    assert_eq!(one["share"], 0.75);
+    assert!(rate(&one["requests_per_s"]));
 }
 
 #[test]

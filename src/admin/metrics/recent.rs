@@ -32,15 +32,10 @@ fn shares(text: &mut Text, sampler: &Sampler) {
         "ringlane_upstream_share_ratio",
         "The server's part of its upstream's attempts of the last minute.",
     );
-    let mut first = 0;
-    for upstream in &view.upstreams {
-        let count = upstream.servers.len();
-        for (server, index) in upstream.servers.iter().zip(first..) {
-            let share = traffic.server_share(first, count, index);
-            let labels = [("upstream", &*upstream.name), ("server", &*server.name)];
-            family.sample(&labels, share.unwrap_or(f64::NAN));
-        }
-        first += count;
+    for (index, upstream, server) in view.servers() {
+        let share = traffic.server_share(view.siblings(index), index);
+        let labels = [("upstream", &*upstream.name), ("server", &*server.name)];
+        family.sample(&labels, share.unwrap_or(f64::NAN));
     }
 }
 
