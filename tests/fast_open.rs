@@ -25,11 +25,11 @@ fn a_server_that_refuses_is_left_for_another(mode: Mode) {
         return;
     }
     set_up();
-    let (origin, served) = (Origin::bind(), Origin::serve_text("other"));
+    let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
     let proxy = Config::new(mode)
         .tables("[admin]\naddress = \"127.0.0.1:0\"")
         .upstream(
-            &[&origin.address, &served.address],
+            &[&origin.address, &other.address],
             "policy = \"first\"\nfast_open = true\npool = { max_idle = 0 }",
         )
         .start();
@@ -53,8 +53,8 @@ fn a_server_that_refuses_is_left_for_another(mode: Mode) {
     drop(origin);
     for (refused, length) in (1..).zip([10, 8000]) {
         assert_eq!(post(length, None), "other");
-        let server = proxy.server(0);
-        assert_eq!(server["retries"]["connect"], refused, "{server}");
+        let first = proxy.server(0);
+        assert_eq!(first["retries"]["connect"], refused, "{first}");
     }
     let failures = &proxy.server(0)["failures"];
     assert_eq!(failures["connect_refused"], 2, "{failures}");

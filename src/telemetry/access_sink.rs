@@ -230,10 +230,10 @@ mod tests {
             "{error}"
         );
 
-        let waiting = OpenOptions::new().read(true).write(true).open(&path);
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
         let mut sink = Sink::open(Some(path.clone())).expect("somebody reads");
         let mut reader = File::open(&path).expect("a FIFO");
-        drop(waiting);
+        drop(opened);
         fs::remove_file(&path).expect("there");
         // More than fits: the rest waits.
         let lines = b"a line\n".repeat(100_000);
