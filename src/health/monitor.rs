@@ -58,14 +58,12 @@ pub struct Change {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
-    start_wall: SystemTime,
 }
 
 impl Clock {
     fn start() -> Self {
         Self {
             start: Instant::now(),
-            start_wall: SystemTime::now(),
         }
     }
 
@@ -74,9 +72,16 @@ impl Clock {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A time of this clock, for people.
+    /// A time of this clock, for people, by what the wall clock shows now: it may have been set since.
     pub fn at(&self, ms: u64) -> SystemTime {
-        self.start_wall + Duration::from_millis(ms)
+        self.at_by(SystemTime::now(), ms)
+    }
+
+    fn at_by(&self, now: SystemTime, ms: u64) -> SystemTime {
+        now - self
+            .start
+            .elapsed()
+            .saturating_sub(Duration::from_millis(ms))
     }
 }
 
@@ -428,5 +433,22 @@ impl Core {
             steer,
             at: SystemTime::now(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_by_the_wall_clock_of_now() {
+        let clock = Clock::start();
+        let day = Duration::from_secs(86400);
+        for now in [SystemTime::now() - day, SystemTime::now() + day] {
+            let found = clock.at_by(now, 0);
+            let passed = now.duration_since(found).expect("a time before now");
+            assert!(passed <= clock.start.elapsed(), "{passed:?}");
+            assert_eq!(clock.at_by(now, u64::MAX), now);
+        }
     }
 }
