@@ -15,6 +15,7 @@ use ringlane::health::{
     Cause, Change, Failure, Group, Locate, Monitor, Reporter, State, Steer, Target,
 };
 use ringlane::net::connect::{Address, Options};
+use ringlane::net::source::Sources;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -150,6 +151,8 @@ fn quick_passive() -> Passive {
 
 fn targets(servers: Vec<Locate>) -> Vec<Target> {
     let target = |locate| Target {
+        upstream: "app".into(),
+        name: "a".into(),
         locate,
         host: HeaderValue::from_static("localhost"),
         connecting: Options::default(),
@@ -407,6 +410,43 @@ fn probes_go_where_they_are_told() {
     assert_eq!(wait_for_probe(&monitor, 9), Cause::Timeout);
     drop(monitor);
     std::fs::remove_dir_all(&directory).expect("ours");
+}
+
+/// Takes what the monitor says.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_probe_that_cannot_be_made_is_told_by_name() {
+    let log = Log::default();
+    let writer = log.clone();
+    // For all threads of this file's tests.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let mut groups = probed(vec![at(refusing())], fast_check(plain_http()));
+    let target = &mut groups[0].servers[0];
+    target.name = "of ours".into();
+    // A documentation address, which no machine has.
+    target.connecting.sources = Sources::new(&["192.0.2.1".parse().expect("an address")]);
+    let (_monitor, ..) = start(groups, 1);
+    wait_for("a line", || {
+        let text = log.0.lock().expect("not poisoned");
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = text.lines().filter(|line| line.contains("cannot probe"));
+        lines.any(|line| line.contains("upstream=\"app\" server=\"of ours\""))
+    });
 }
 
 #[test]

@@ -156,6 +156,10 @@ pub type Locate = Arc<dyn Fn() -> Vec<Address> + Send + Sync>;
 /// A server to watch.
 #[derive(Clone)]
 pub struct Target {
+    /// Its upstream's name.
+    pub upstream: String,
+    /// Its own.
+    pub name: String,
     /// Where it is.
     pub locate: Locate,
     /// The Host field of its probes, where the check does not say another.

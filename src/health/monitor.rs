@@ -264,7 +264,8 @@ async fn watch(core: Rc<RefCell<Core>>, server: usize, target: Target, check: Rc
         match probe(&target, &check, &mut first).await {
             Ok(outcome) => core.borrow_mut().probed(server, &check, &outcome),
             Err(error) => {
-                tracing::warn!(%error, server, "cannot probe: this says nothing about the server");
+                let (upstream, server) = (&*target.upstream, &*target.name);
+                tracing::warn!(upstream, server, %error, "cannot probe: this says nothing about the server");
             }
         }
         let interval = core.borrow().interval(server, &check);

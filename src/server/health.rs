@@ -67,6 +67,8 @@ fn groups(config: &Config, places: &Places) -> Vec<Group> {
             .iter()
             .zip(id.by_ref())
             .map(|(server, id)| Target {
+                upstream: upstream.name.clone(),
+                name: server.name.clone(),
                 locate: locate(places, id),
                 host: HeaderValue::try_from(server.address.host_field())
                     .unwrap_or(HeaderValue::from_static("localhost")),
