@@ -23,7 +23,6 @@ use crate::net::ring::{self, Driver};
 use crate::net::{affinity, descriptors, heap, option, process, source};
 use crate::shard::{self, Common, Seat};
 use crate::telemetry::access_log::{self, AccessLog};
-use crate::telemetry::memory::Memory;
 use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
@@ -132,7 +131,6 @@ impl Server {
         let admin =
             admin.map_err(|error| failed("the status listener cannot be started", error))?;
         let (buckets, placement) = shard::client_tables(&config);
-        check_ceiling(view.memory.as_deref(), seats.len())?;
         let config = Arc::new(config);
         let listen_again = {
             let (config, addresses) = (Arc::clone(&config), addresses.clone());
@@ -153,6 +151,8 @@ impl Server {
             draining: AtomicBool::new(false),
             listen: listen_again,
         });
+        let later = admin.as_ref().map_or(0, Admin::bytes_later);
+        check_ceiling(&common, later)?;
         serving.store(true, Ordering::Relaxed);
         for seat in &seats {
             let ended = events.clone();
@@ -348,20 +348,22 @@ fn open(config: &Config, shards: usize) -> Result<Opened, StartError> {
     })
 }
 
-/// What a shard allocates when it starts.
-const BYTES_OF_A_SHARD: u64 = 128 * 1024;
-
-/// Refuses a ceiling of memory that would leave none for clients. All that shards share has been allocated.
-fn check_ceiling(memory: Option<&Memory>, shards: usize) -> Result<(), StartError> {
-    let needed = heap::held() + BYTES_OF_A_SHARD * shards as u64;
-    match memory {
-        Some(memory) if memory.is_near(needed) => Err(StartError(format!(
+/// Refuses a ceiling of memory that would leave none for clients. All that shards share has been allocated, but for what is allocated
+/// `later` in any case.
+fn check_ceiling(common: &Common, later: u64) -> Result<(), StartError> {
+    let Some(memory) = &common.memory else {
+        return Ok(());
+    };
+    let shards = shard::bytes(common) * common.counters.len() as u64;
+    let needed = heap::held() + shards + later;
+    if memory.is_near(needed) {
+        return Err(StartError(format!(
             "limits.memory is {} bytes, and the process holds about {needed} before it has a client; it must be well above that, or \
-             shards, rate_limit.clients and the like lower",
+             shards, rate_limit.clients, access_log.buffer and the like lower",
             memory.ceiling()
-        ))),
-        _ => Ok(()),
+        )));
     }
+    Ok(())
 }
 
 /// Finds out now which options are refused to the user that runs, rather than at each connection to a server, and when a shard that died

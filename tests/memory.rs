@@ -13,6 +13,7 @@ in_each_mode!(
     short_of_memory,
     buffers_shrink_before_anyone_is_refused,
     killed_without_a_ceiling_and_not_with_one,
+    what_shards_allocate_is_foreseen,
 );
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
@@ -262,4 +263,46 @@ fn a_ceiling_below_what_it_needs_is_refused() {
         log.contains("limits.memory is 4194304 bytes, and the process holds about"),
         "{log}"
     );
+}
+
+/// A hash table of so many servers takes 256 KiB, and each shard has one; so it is with the access log's buffer.
+fn what_shards_allocate_is_foreseen(mode: Mode) {
+    let servers: Vec<_> = (0..82)
+        .map(|n| format!("{{ address = \"127.0.0.1:{}\" }}", 10_000 + n))
+        .collect();
+    let servers = servers.join(", ");
+    let log = "[access_log]\npath = \"/dev/null\"\nbuffer = \"256KiB\"\n";
+    for (policy, log) in [("hash", ""), ("random", log)] {
+        let start = |ceiling| {
+            Config::new(mode)
+                .key("shards = 16")
+                .tables(ADMIN)
+                .tables(log)
+                .tables(&format!("[limits]\nmemory = \"{ceiling}\""))
+                .tables(&format!(
+                    "[[upstream]]\nname = \"app\"\npolicy = \"{policy}\"\nserver = [{servers}]"
+                ))
+        };
+        let mut refused = start("6MiB").start_unawaited();
+        assert!(!refused.exit_within(PATIENCE).success());
+        let mut foreseen = 0;
+        eventually("it says why", || {
+            let log = refused.log().join("\n");
+            let number = log.split_once("the process holds about ");
+            foreseen = number
+                .and_then(|(_, rest)| rest.split_once(' ')?.0.parse::<u64>().ok())
+                .unwrap_or(0);
+            foreseen > 0
+        });
+        let proxy = start("1GiB").start();
+        eventually("all shards run", || {
+            let metrics = proxy.page("/metrics");
+            let turns =
+                |line: &&str| line.starts_with("ringlane_sweeps_total{") && !line.ends_with(" 0");
+            metrics.lines().filter(turns).count() == 16
+        });
+        let held = heap_bytes(&proxy);
+        assert!(held <= foreseen, "{held} held, {foreseen} foreseen");
+        assert!(held >= foreseen / 4 * 3, "{held} held, {foreseen} foreseen");
+    }
 }

@@ -44,6 +44,7 @@ Ringlane status listener
 pub struct Admin {
     listener: Listener,
     _sampler: sampler::Thread,
+    bytes_later: u64,
 }
 
 impl Admin {
@@ -59,6 +60,7 @@ impl Admin {
         view: Arc<View>,
         health: Option<Arc<Overview>>,
     ) -> io::Result<Self> {
+        let bytes_later = sampler::bytes_later(&view);
         let sampler = Arc::new(Sampler::new(view));
         let thread = sampler::Thread::start(Arc::clone(&sampler))?;
         let handler = move |request: &Request| {
@@ -78,7 +80,13 @@ impl Admin {
         Ok(Self {
             listener,
             _sampler: thread,
+            bytes_later,
         })
+    }
+
+    /// Bytes of the heap that its samples will hold beyond the first.
+    pub fn bytes_later(&self) -> u64 {
+        self.bytes_later
     }
 
     /// Where it listens; with the real port when the configured one was 0.

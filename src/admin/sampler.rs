@@ -55,6 +55,11 @@ struct Samples {
     pasts: VecDeque<Past>,
 }
 
+/// Bytes that the pasts after the first will hold.
+pub(super) fn bytes_later(view: &View) -> u64 {
+    (PASTS - 1) as u64 * view.server_count() as u64 * Snapshot::BYTES
+}
+
 /// Reads the view now and then, and remembers.
 pub(super) struct Sampler {
     view: Arc<View>,

@@ -70,6 +70,8 @@ impl Hash {
         for member in &mut self.members {
             member.weight = weight(usize::from(member.server));
         }
+        // The old one goes first: every shard does this at about the same time.
+        self.table = Maglev::default();
         self.table = Maglev::new(&self.members);
     }
 

@@ -48,6 +48,15 @@ pub fn held() -> u64 {
     sum.max(0) as u64
 }
 
+/// What `make` gives, and how many bytes this thread allocated for it and did not free; 0 where nothing is counted, or the thread has no
+/// word of its own.
+pub fn made<T>(make: impl FnOnce() -> T) -> (T, u64) {
+    let own = || SLOT.get().map_or(0, |slot| slot.0.load(Relaxed));
+    let before = own();
+    let value = make();
+    (value, own().wrapping_sub(before).max(0) as u64)
+}
+
 #[inline]
 fn add(bytes: isize) {
     match SLOT.get() {

@@ -25,7 +25,7 @@ use crate::net::fence::{self, End};
 use crate::net::listener::{self, Listener, Waiting};
 use crate::net::ring::header::{self, Header};
 use crate::net::ring::{self, Driver};
-use crate::net::{affinity, process};
+use crate::net::{affinity, heap, process};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::clients::{Clients, Placement};
 use crate::telemetry::counters::{AllCounters, ShardCounters};
@@ -37,6 +37,9 @@ use self::ring_watch::RingWatch;
 
 /// Pause before a shard that died is started again, so that one which dies at once does not spin.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a shard allocates beside its state when it starts: the runtime and its first tasks.
+const RUNTIME_BYTES: u64 = 64 * 1024;
 
 /// What all shards are started with.
 pub struct Common {
@@ -137,6 +140,28 @@ fn listen_again(common: &Common, seat: Seat) -> Option<Vec<TcpListener>> {
     }
 }
 
+fn lane(common: &Common, shard: usize) -> Lane {
+    let access_log = common.access_log.as_ref();
+    let parts = Parts {
+        places: &common.places,
+        counters: &common.counters,
+        health: common.health.get(shard),
+        buckets: common.buckets.as_ref(),
+        memory: common.memory.as_ref(),
+        placement: common.placement.as_ref(),
+        access_log: access_log.map(|log| log.shard(Arc::clone(&common.counters[shard]))),
+        on_ring: matches!(common.driver, Driver::Uring { .. }),
+    };
+    Lane::new(Arc::clone(&common.config), shard, parts)
+}
+
+/// Bytes of the heap that each shard holds before it has a client. Most of them depend on the configuration, such as the tables of the
+/// hash policies and the buffers of the access log: the shard's state is made once to see, and dropped.
+pub fn bytes(common: &Common) -> u64 {
+    let (_, bytes) = heap::made(|| lane(common, 0));
+    bytes + RUNTIME_BYTES
+}
+
 /// Runs the shard until it has drained, beginning with the clients of `waiting`. An error says why it died; then `waiting` has the
 /// clients that it had not accepted.
 fn run(
@@ -147,21 +172,7 @@ fn run(
 ) -> Result<(), String> {
     let counters = &common.counters[seat.id];
     counters.begin(process::thread_id(), seat.cpu);
-    let access_log = common.access_log.as_ref();
-    let lane = Rc::new(Lane::new(
-        Arc::clone(&common.config),
-        seat.id,
-        Parts {
-            places: &common.places,
-            counters: &common.counters,
-            health: common.health.get(seat.id),
-            buckets: common.buckets.as_ref(),
-            memory: common.memory.as_ref(),
-            placement: common.placement.as_ref(),
-            access_log: access_log.map(|log| log.shard(Arc::clone(counters))),
-            on_ring: matches!(common.driver, Driver::Uring { .. }),
-        },
-    ));
+    let lane = Rc::new(lane(common, seat.id));
     let doors = RefCell::default();
     let ran = match &common.driver {
         Driver::Uring { flags, entries, .. } => {

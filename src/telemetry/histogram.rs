@@ -83,6 +83,11 @@ pub struct Snapshot {
     buckets: Box<[u64; BUCKETS]>,
 }
 
+impl Snapshot {
+    /// Bytes that one holds, its own among them.
+    pub const BYTES: u64 = (size_of::<Self>() + BUCKETS * size_of::<u64>()) as u64;
+}
+
 impl Default for Snapshot {
     fn default() -> Self {
         Self {
