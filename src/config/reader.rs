@@ -260,6 +260,9 @@ fn mismatch<T>(name: &str, value: Option<Value<'_>>) -> T {
     unreachable!("key {name} is of another kind: {value:?}")
 }
 
+/// Keys of other tables that are named in place of an unknown one.
+const ALIKE_MAX: usize = 3;
+
 fn unknown_key(section: &'static Section, name: &str) -> Flaw {
     let flaw = Flaw::new(format!(
         "there is no key `{}` {}",
@@ -285,6 +288,14 @@ fn unknown_key(section: &'static Section, name: &str) -> Flaw {
         (!homes.is_empty()).then(|| format!("`{name}` can stand {}{order}", homes.join(" or ")));
     let help: Vec<String> = alike.into_iter().chain(elsewhere).collect();
     if help.is_empty() {
+        let others = ROOT.all().into_iter().flat_map(|other| {
+            let alike = other.keys.iter().filter(|key| share_a_word(key.name, name));
+            alike.map(move |key| format!("`{}` {}", key.name, place(other)))
+        });
+        let others: Vec<_> = others.take(ALIKE_MAX).collect();
+        if !others.is_empty() {
+            return flaw.help(format!("there is {}", others.join(" and ")));
+        }
         let keys: Vec<_> = section.keys.iter().map(|key| key.name).collect();
         return flaw.help(format!("there are {}", keys.join(", ")));
     }

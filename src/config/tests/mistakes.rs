@@ -33,6 +33,10 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "error 2: there is no key `header` in [timeouts] (did you mean `client_header`?)",
     ),
     (
+        "[timeouts]\nconnect = \"1s\"",
+        "error 2: there is no key `connect` in [timeouts] (there is `connect_timeout` in [[upstream]])",
+    ),
+    (
         "pin = \"no\"",
         "error 1: pin takes true or false, not a string",
     ),
