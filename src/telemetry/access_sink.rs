@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Takes lines. A writer of its own may wait for it, a start may not.
+/// Opening it never waits; writing may.
 pub(super) struct Sink {
     /// None is standard output.
     path: Option<PathBuf>,
