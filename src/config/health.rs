@@ -209,7 +209,11 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), Flaw> {
     Ok((name, value))
 }
 
-pub(super) fn passive(table: &Reader<'_>, servers: usize, complaints: &Complaints<'_>) -> Passive {
+pub(super) fn passive(
+    table: &Reader<'_>,
+    servers: &[Server],
+    complaints: &Complaints<'_>,
+) -> Passive {
     let (eject, eject_max) = (table.duration("eject"), table.duration("eject_max"));
     if table.gives("eject") && table.gives("eject_max") && eject > eject_max {
         let (eject, eject_max) = (units::Span(eject), units::Span(eject_max));
@@ -224,11 +228,20 @@ pub(super) fn passive(table: &Reader<'_>, servers: usize, complaints: &Complaint
         eject_max.max(eject)
     };
     let max_ejected_percent = table.number("max_ejected") as u8;
-    if servers > 0 && servers * usize::from(max_ejected_percent) < 100 {
-        let flaw = Flaw::new(format!(
-            "no server is ever ejected: {max_ejected_percent} % of {servers} is less than one"
-        ));
-        let help = match 100_usize.div_ceil(servers) {
+    let idle = servers.iter().filter(|server| server.weight == 0).count();
+    let (servers, needed) = (servers.len(), idle + 1);
+    if needed <= servers && servers * usize::from(max_ejected_percent) < 100 * needed {
+        let flaw = match idle {
+            0 => format!(
+                "no server is ever ejected: {max_ejected_percent} % of {servers} is less than one"
+            ),
+            _ => format!(
+                "no server with a weight is ever ejected: those of weight 0 count as out, and {max_ejected_percent} % of {servers} is \
+                 less than {needed}"
+            ),
+        };
+        let flaw = Flaw::new(flaw);
+        let help = match (100 * needed).div_ceil(servers) {
             100 => "set max_ejected = 100".to_owned(),
             least => format!("set max_ejected = {least} or more"),
         };

@@ -70,7 +70,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
             .map(|table| health::check(&table, &servers, complaints)),
         passive: table
             .table_if_given("passive")
-            .map(|table| health::passive(&table, servers.len(), complaints)),
+            .map(|table| health::passive(&table, &servers, complaints)),
         sticky: table
             .table_if_given("sticky")
             .map(|table| sticky::sticky(&table, complaints)),

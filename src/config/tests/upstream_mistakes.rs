@@ -268,3 +268,21 @@ fn mistakes_in_servers() {
         assert_complaints(&text, &[expected]);
     }
 }
+
+#[test]
+fn servers_of_weight_0_leave_none_to_eject() {
+    let text = |max_ejected| {
+        format!(
+            "[[listen]]\naddress = \"127.0.0.1:8080\"\n[[upstream]]\nname = \"app\"\nserver = [{{ address = \"127.0.0.1:1\" }}, \
+             {{ address = \"127.0.0.1:2\" }}, {{ address = \"127.0.0.1:3\", weight = 0 }}]\npassive = {{ max_ejected = {max_ejected} }}\n"
+        )
+    };
+    assert_complaints(
+        &text(66),
+        &[
+            "warning 6: no server with a weight is ever ejected: those of weight 0 count as out, and 66 % of 3 is less than 2 (set \
+             max_ejected = 67 or more)",
+        ],
+    );
+    assert_complaints(&text(67), &[]);
+}
