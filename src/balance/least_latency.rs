@@ -4,7 +4,7 @@
 //! time, as in Finagle's peak EWMA. The average times the requests in flight says how long one more would take.
 
 use super::two_choices::TwoChoices;
-use super::{Candidate, Load};
+use super::{Candidate, FULL_SHARE, Load};
 
 /// How fast the past is forgotten: after this long an answer counts for 1/e.
 const DECAY_US: f64 = 10_000_000.0;
@@ -14,6 +14,8 @@ const DECAY_US: f64 = 10_000_000.0;
 pub(super) struct LeastLatency {
     choices: TwoChoices,
     averages: Vec<Average>,
+    /// Which servers could be chosen since the last refresh.
+    was_live: Vec<bool>,
 }
 
 /// Latency of one server as this shard saw it.
@@ -46,11 +48,21 @@ impl LeastLatency {
         Self {
             choices: TwoChoices::new(seed),
             averages: vec![Average::default(); servers],
+            was_live: vec![false; servers],
         }
     }
 
+    /// A server that comes back is unknown: the average of one that was out has come down without an answer.
     pub(super) fn refresh(&mut self, live: &[Candidate]) {
         self.choices.refresh(live);
+        let was_live = &self.was_live;
+        for server in live.iter().map(|c| c.server()).filter(|&s| !was_live[s]) {
+            self.averages[server] = Average::default();
+        }
+        self.was_live.fill(false);
+        for candidate in live {
+            self.was_live[candidate.server()] = true;
+        }
     }
 
     pub(super) fn observe(&mut self, server: usize, latency_us: u64, now_us: u64) {
@@ -66,10 +78,21 @@ impl LeastLatency {
     ) -> Option<usize> {
         let (first, second) = self.choices.pair(live, usable)?;
         let better = match second {
-            Some(second) if self.sooner(second, first, load, now_us) => second,
+            Some(second)
+                if self.compares(first, second) && self.sooner(second, first, load, now_us) =>
+            {
+                second
+            }
             _ => first,
         };
         Some(better.server())
+    }
+
+    /// Whether the two are compared, or the draw by weight decides alone. In slow start it does as often as a part of the weight is
+    /// missing, for the comparison gives a server all requests or none, whatever its share.
+    fn compares(&mut self, a: Candidate, b: Candidate) -> bool {
+        let share = a.share.min(b.share);
+        share == FULL_SHARE || self.choices.happens(share)
     }
 
     /// Whether `a` is expected to answer before `b`. A server that has not answered yet is taken to be as fast as the other:

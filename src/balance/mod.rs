@@ -243,14 +243,24 @@ impl Balancer {
     /// Takes over what part of its weight each server takes now, in thousandths: [`FULL_SHARE`] when it is healthy, 0 when it is
     /// not, something between while it warms up. Costs about as much as a thousand choices for a thousand servers.
     pub fn refresh(&self, share: impl Fn(usize) -> u16) {
-        let healthy = self.take_shares(|server| share(server).min(FULL_SHARE));
-        if healthy == 0 && self.try_all {
+        if self.try_all && !self.has_healthy(&share) {
             self.take_shares(|_| FULL_SHARE);
+        } else {
+            self.take_shares(|server| share(server).min(FULL_SHARE));
         }
     }
 
-    /// Gives how many servers may be chosen.
-    fn take_shares(&self, share: impl Fn(usize) -> u16) -> usize {
+    /// Whether there is a server for requests of everyone. Asked before shares are taken: a server that is tried all the while must not
+    /// look as if it had been out.
+    fn has_healthy(&self, share: impl Fn(usize) -> u16) -> bool {
+        let steering = &self.inner.borrow().steering;
+        let mut steering = steering.iter().enumerate();
+        steering.any(|(server, order)| {
+            order.weight > 0 && order.admits == Admits::Everyone && share(server) > 0
+        })
+    }
+
+    fn take_shares(&self, share: impl Fn(usize) -> u16) {
         let inner = &mut *self.inner.borrow_mut();
         let steering = &inner.steering;
         let candidate = |server: usize| {
@@ -264,7 +274,6 @@ impl Balancer {
         let loyal = |server| share(server) > 0 && admits(server);
         inner.loyal.clear();
         inner.loyal.extend((0..steering.len()).map(loyal));
-        inner.primary.live() + inner.backup.live()
     }
 
     /// The server for a request: the preferred one while it can take it, be it of weight 0 or a backup, else one by the policy.

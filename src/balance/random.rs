@@ -1,8 +1,8 @@
 //! Weighted random choice.
 
-use super::Candidate;
 use super::alias::Alias;
 use super::rng::{Rng, below};
+use super::{Candidate, FULL_SHARE};
 
 /// Draws before a request that keeps hitting excluded servers takes the next one that is left.
 const DRAWS: usize = 8;
@@ -52,6 +52,11 @@ impl Random {
             .chain(before)
             .copied()
             .find(|c| usable(c.server()))
+    }
+
+    /// True as often as `share`, in thousandths.
+    pub(super) fn happens(&mut self, share: u16) -> bool {
+        below(self.rng.next(), usize::from(FULL_SHARE)) < usize::from(share)
     }
 
     /// Any candidate but this one, whatever its weight; `None` when there is no other.

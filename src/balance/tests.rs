@@ -1,6 +1,7 @@
 //! What every policy must hold, and how each shares out requests.
 
 mod keys;
+mod latency;
 mod steering;
 
 use proptest::prelude::*;

@@ -55,4 +55,9 @@ impl TwoChoices {
         };
         Some((first, second.filter(|second| usable(second.server()))))
     }
+
+    /// True as often as `share`, in thousandths.
+    pub(super) fn happens(&mut self, share: u16) -> bool {
+        self.random.happens(share)
+    }
 }
