@@ -16,6 +16,7 @@ in_each_mode!(
     only_the_keys_of_a_dead_server_move,
     ip_hash_goes_by_the_client_that_a_trusted_proxy_names,
     least_latency_prefers_the_fast_server,
+    a_server_does_not_look_fast_by_statuses_that_are_failures,
     backups_serve_when_no_other_is_left,
     a_full_server_is_passed_over,
     without_a_server_there_is_an_answer,
@@ -236,6 +237,26 @@ fn least_latency_prefers_the_fast_server(mode: Mode) {
         of_slow <= 5 && of_fast >= 95,
         "{of_slow} of 100 to the slow one"
     );
+}
+
+fn a_server_does_not_look_fast_by_statuses_that_are_failures(mode: Mode) {
+    let settings = [
+        "retry_statuses = \"503\"",
+        "[upstream.passive]\nstatuses = \"503\"\nfall = 1000",
+    ];
+    for settings in settings {
+        let ill = Origin::bind().serve(|_| "HTTP/1.1 503 X\r\nContent-Length: 1\r\n\r\na".into());
+        let well = Origin::bind().serve(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            ok("b")
+        });
+        let addresses = [&*ill.address, &*well.address];
+        let upstream = format!("policy = \"least_latency\"\n{settings}");
+        let proxy = config(mode, "shards = 1", &upstream, &addresses, &[""; 2]).start();
+        shares(&mut proxy.connect(), 50);
+        let of_ill = ill.targets().len();
+        assert!(of_ill <= 5, "{of_ill} of 50 with {settings}");
+    }
 }
 
 fn backups_serve_when_no_other_is_left(mode: Mode) {

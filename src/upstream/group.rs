@@ -292,12 +292,17 @@ impl Group {
         }
     }
 
-    /// Tells that a server answered with this status, and how long that took.
+    /// Tells that a server answered with this status, and how long that took. With a status that is a failure it must not look fast
+    /// either.
     #[inline]
     pub fn answered(&self, server: usize, status: u16, latency_us: u64) {
-        self.learn(server, latency_us);
-        if let Some(watch) = &self.watch {
-            watch.answered(server, status);
+        let watch = self.watch.as_ref();
+        let is_failure = watch.is_some_and(|watch| watch.answered(server, status));
+        let unwanted = self.retry_statuses.as_ref();
+        if is_failure || unwanted.is_some_and(|statuses| statuses.contains(status)) {
+            self.learn(server, self.failed_after.1.as_micros() as u64);
+        } else {
+            self.learn(server, latency_us);
         }
     }
 

@@ -162,12 +162,14 @@ impl Watch {
         }
     }
 
-    /// Tells which status a server answered with.
+    /// Tells which status a server answered with; gives whether that counts as a failure.
     #[inline]
-    pub fn answered(&self, server: usize, status: u16) {
+    pub fn answered(&self, server: usize, status: u16) -> bool {
         let failures = self.failures.as_ref();
-        if failures.is_some_and(|failures| failures.contains(status)) {
+        let is_failure = failures.is_some_and(|failures| failures.contains(status));
+        if is_failure {
             self.failed(server, Failure::Status);
         }
+        is_failure
     }
 }
