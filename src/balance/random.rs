@@ -4,7 +4,7 @@ use super::alias::Alias;
 use super::rng::{Rng, below};
 use super::{Candidate, FULL_SHARE};
 
-/// Draws before a request that keeps hitting excluded servers takes the next one that is left.
+/// Draws before a request that keeps hitting excluded servers asks every server.
 const DRAWS: usize = 8;
 
 /// Chooses at random, each server with a chance in proportion to its weight.
@@ -34,8 +34,7 @@ impl Random {
         self.draw(live, usable).map(Candidate::server)
     }
 
-    /// One candidate by weight. When draw after draw is not usable, walks the list from a random place instead, so that this
-    /// ends however few are left.
+    /// One candidate by weight. When draw after draw is not usable, draws among those that are, so that this ends however few are left.
     pub(super) fn draw(
         &mut self,
         live: &[Candidate],
@@ -47,11 +46,21 @@ impl Random {
                 return Some(candidate);
             }
         }
-        let (before, from) = live.split_at(below(self.rng.next(), live.len()));
-        from.iter()
-            .chain(before)
-            .copied()
-            .find(|c| usable(c.server()))
+        self.sample(live.iter().copied().filter(|c| usable(c.server())))
+    }
+
+    /// One of these by weight, in one pass: each takes the place of the one before with its part of the weight so far (Chao: A
+    /// General Purpose Unequal Probability Sampling Plan, Biometrika 69(3), 1982).
+    fn sample(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<Candidate> {
+        let (mut sampled, mut total) = (None, 0);
+        for candidate in candidates {
+            let weight = candidate.weight as usize;
+            total += weight;
+            if below(self.rng.next(), total) < weight {
+                sampled = Some(candidate);
+            }
+        }
+        sampled
     }
 
     /// True as often as `share`, in thousandths.

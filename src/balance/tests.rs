@@ -202,6 +202,23 @@ fn two_choices_keeps_the_largest_load_near_the_mean() {
 }
 
 #[test]
+fn those_beside_a_full_server_are_drawn_by_weight() {
+    for (policy, weights, expected) in [
+        (Policy::Random, [1000, 1, 1], 4500),
+        (Policy::Random, [1000, 2, 1], 6000),
+        (Policy::TwoChoices, [1000, 1, 1], 4500),
+        (Policy::LeastLatency, [1000, 1, 1], 4500),
+    ] {
+        let load = Active {
+            counts: vec![1, 0, 0],
+            max: Some(1),
+        };
+        let counts = shares(&balancer(policy, &weights), &load, 9000);
+        assert!(counts[1].abs_diff(expected) < 300, "{policy:?}: {counts:?}");
+    }
+}
+
+#[test]
 fn first_fails_over_in_order_and_back() {
     let balancer = balancer(Policy::First, &[1, 1, 1]);
     let load = Active::none(3);
