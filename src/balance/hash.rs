@@ -91,17 +91,24 @@ impl Hash {
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let key = key.unwrap_or_else(|| self.rng.next());
+        // A sum over all servers and shards, so it is made once.
+        let total = if self.bound.is_some() {
+            load.total()
+        } else {
+            0
+        };
+        let in_bound = |server: usize| self.within_bound(server, total, load);
         let mut bits = mix(key);
         for _ in 0..LOOKUPS {
             let server = self.table.lookup(bits)?;
-            if self.takes(server, bits) && usable(server) && self.within_bound(server, load) {
+            if self.takes(server, bits) && usable(server) && in_bound(server) {
                 return Some(server);
             }
             bits = mix(bits.wrapping_add(1));
         }
         let highest = |bound: bool| {
             live.iter()
-                .filter(|c| usable(c.server()) && (!bound || self.within_bound(c.server(), load)))
+                .filter(|c| usable(c.server()) && (!bound || in_bound(c.server())))
                 .max_by(|a, b| self.score(**a, key).total_cmp(&self.score(**b, key)))
                 .map(|c| c.server())
         };
@@ -117,11 +124,11 @@ impl Hash {
     }
 
     /// Bounded load (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018): a server takes a
-    /// request only while it has fewer in flight than `bound` times its fair share, counted with this request.
-    fn within_bound(&self, server: usize, load: &impl Load) -> bool {
+    /// request only while it has fewer in flight than `bound` times its fair share of the `total`, counted with this request.
+    fn within_bound(&self, server: usize, total: u32, load: &impl Load) -> bool {
         let Some(bound) = self.bound else { return true };
         let weight = self.standing[server].weight;
-        let fair = (f64::from(load.total()) + 1.0) * f64::from(weight) / self.live_weight as f64;
+        let fair = (f64::from(total) + 1.0) * f64::from(weight) / self.live_weight as f64;
         f64::from(load.active(server)) < (bound * fair).ceil()
     }
 

@@ -138,6 +138,47 @@ fn bounded_load_holds_for_any_keys() {
     );
 }
 
+/// Requests in flight, and how often their sum was asked for: it goes over all servers and shards.
+struct Summed {
+    active: Active,
+    sums: std::cell::Cell<u32>,
+}
+
+impl Load for Summed {
+    fn active(&self, server: usize) -> u32 {
+        self.active.active(server)
+    }
+
+    fn total(&self) -> u32 {
+        self.sums.set(self.sums.get() + 1);
+        self.active.total()
+    }
+
+    fn full(&self, server: usize) -> bool {
+        self.active.full(server)
+    }
+}
+
+#[test]
+fn bounded_load_sums_requests_once_for_a_choice() {
+    let settings = Settings {
+        bounded_load: Some(1.0),
+        ..settings(Policy::Hash)
+    };
+    let balancer = Balancer::new(&servers(&[1; 100]), &settings);
+    let load = Summed {
+        active: Active {
+            counts: (0..100).map(|server| u32::from(server > 0)).collect(),
+            max: None,
+        },
+        sums: std::cell::Cell::new(0),
+    };
+    for key in 0..10 {
+        assert_eq!(balancer.choose(&keyed(key), &load), Ok(0), "the last room");
+    }
+    assert_eq!(load.sums.get(), 10);
+}
+
 #[test]
 fn a_request_without_a_key_is_spread_by_hash() {
     let balancer = balancer(Policy::Hash, &[1, 1]);
