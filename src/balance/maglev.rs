@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn the_table_grows_with_the_servers_be_they_of_weight_0() {
+        let mut weights = vec![1; 81];
+        assert_eq!(Maglev::new(&members(&weights)).slots.len(), SIZES[0]);
+        weights.push(0);
+        assert_eq!(Maglev::new(&members(&weights)).slots.len(), SIZES[1]);
+        weights.resize(1310, 0);
+        assert_eq!(Maglev::new(&members(&weights)).slots.len(), SIZES[1]);
+        weights.push(0);
+        assert_eq!(Maglev::new(&members(&weights)).slots.len(), SIZES[2]);
+    }
+
+    #[test]
     fn the_table_is_pinned() {
         // These change only with the algorithm, and then every node of a site must change at once.
         let table = Maglev::new(&members(&[3, 2, 1]));
