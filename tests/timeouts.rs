@@ -19,6 +19,10 @@ in_each_mode!(
 
 const SET: Duration = Duration::from_millis(500);
 
+/// Behind a method, the rest of a head whose client awaits 100 (Continue).
+const EXPECTING: &str =
+    "/ HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+
 /// A name and a script.
 type Case = (&'static str, fn(Mode));
 
@@ -30,6 +34,7 @@ fn each_timeout(mode: Mode) {
         ("client_header, second request", half_a_second_head),
         ("client_body", stalled_upload),
         ("client_body, chunked", stalled_chunks),
+        ("client_body, after 100", stalled_after_100),
         ("keep_alive", idle_client),
         ("keep_alive, an empty line", empty_line_behind_a_request),
         ("keep_alive, empty lines", empty_lines_at_rest),
@@ -61,6 +66,14 @@ fn each_timeout(mode: Mode) {
         ),
         ("response_header_timeout", silent_origin),
         ("response_header_timeout, half a head", half_a_response_head),
+        (
+            "response_header_timeout, in place of 100",
+            next_server_for_a_client_that_awaits_100,
+        ),
+        (
+            "response_header_timeout, after a body without 100",
+            silent_origin_after_a_body_without_100,
+        ),
         ("response_body_timeout", stalled_response),
     ];
     all_at_once(
@@ -172,6 +185,22 @@ fn stalled_upload(mode: Mode) {
     let mut upstream = origin.accept();
     upstream.request_head();
     upstream.expect("hello");
+    expect_last(&mut client, 408, since);
+    upstream.expect_end();
+    origin.expect_nobody();
+}
+
+/// The time until the origin asks for the body is not the client's.
+fn stalled_after_100(mode: Mode) {
+    let (proxy, origin) = start(mode, "client_body = \"500ms\"", "");
+    let mut client = proxy.connect();
+    client.send(format!("POST {EXPECTING}"));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    std::thread::sleep(Duration::from_millis(1200));
+    let since = Instant::now();
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("POST").status, 100);
     expect_last(&mut client, 408, since);
     upstream.expect_end();
     origin.expect_nobody();
@@ -405,6 +434,52 @@ fn half_a_response_head(mode: Mode) {
     let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send("HTTP/1.1 200 OK\r\nX: ");
     assert_eq!(client.response("GET").status, 504);
+    took_about(since, SET);
+    upstream.expect_end();
+}
+
+/// Such a client may wait for longer than it may rest in its body.
+fn next_server_for_a_client_that_awaits_100(mode: Mode) {
+    let (silent, speaking) = (Origin::bind(), Origin::bind());
+    let proxy = Config::new(mode)
+        .tables("[timeouts]\nclient_body = \"300ms\"\n[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(
+            &[&silent.address, &speaking.address],
+            "policy = \"first\"\nretries = 1\nresponse_header_timeout = \"500ms\"",
+        )
+        .start();
+    let mut client = proxy.connect();
+    let since = Instant::now();
+    client.send(format!("PUT {EXPECTING}"));
+    let mut first = silent.accept();
+    first.request_head();
+    let mut second = speaking.accept();
+    took_about(since, SET);
+    first.expect_end();
+    second.request_head();
+    second.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("PUT").status, 100);
+    client.send("hi");
+    second.expect("hi");
+    second.send(ok("fine"));
+    assert_eq!(client.response("PUT").text(), "fine");
+    expect_timeout(&proxy, "response_header");
+}
+
+/// The client begins its body by itself, which may take its time, and then the origin's begins anew.
+fn silent_origin_after_a_body_without_100(mode: Mode) {
+    let (proxy, origin) = start(mode, "", "retries = 0\nresponse_header_timeout = \"500ms\"");
+    let mut client = proxy.connect();
+    client.send(format!("PUT {EXPECTING}"));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    client.send("h");
+    upstream.expect("h");
+    std::thread::sleep(Duration::from_millis(1200));
+    let since = Instant::now();
+    client.send("i");
+    upstream.expect("i");
+    assert_eq!(client.response("PUT").status, 504);
     took_about(since, SET);
     upstream.expect_end();
 }

@@ -253,8 +253,6 @@ fn attempt(
         let mut start = Start::default();
         let answered = if uploads {
             request.upload.server = server.id;
-            client.presence.end(client);
-            client.deadline.clear(Slot::Response);
             rare(duplex::run(&answering, request, &connection, &mut start))
                 .await
                 .inspect_err(|fault| {

@@ -30,6 +30,14 @@ pub(super) async fn run(
     let Request {
         upload, outgoing, ..
     } = request;
+    client.presence.end(client);
+    if client.awaits_continue.get() {
+        // It is the server that is waited for.
+        let patience = group.response_header_ticks;
+        client.deadline.set(Slot::Response, patience);
+    } else {
+        client.deadline.clear(Slot::Response);
+    }
     let mut upload = pin!(Some(upload.run(lane, client, &connection.socket, outgoing)));
     let mut answer = pin!(answering.run(&connection.socket, start));
     let mut answered = false;

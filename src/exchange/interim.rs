@@ -46,11 +46,14 @@ impl Answering<'_> {
     async fn send_interim(&self, out: &[u8]) -> Result<(), Failure> {
         let deadline = &self.client.deadline;
         let left = deadline.left(Slot::Response);
+        let awaited = self.client.awaits_continue.get();
         let held = self.client.presence.hold();
         self.interim_leaving.set(true);
         self.send(out).await?;
         self.interim_leaving.set(false);
         self.client.presence.release(held);
+        // The client may have begun its body meanwhile, without 100: the server's time has stopped.
+        let left = left.filter(|_| awaited == self.client.awaits_continue.get());
         // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
         let ended = || (!self.uploading.get()).then_some(self.group.response_header_ticks);
         if let Some(left) = left.or_else(ended) {
@@ -85,8 +88,14 @@ impl Answering<'_> {
         if self.traits.minor > 0 {
             let arrived = Arrived::new(head, bytes);
             self.write_head(arrived, false, Persistence::Implied, &mut out);
-            if head.status == 100 {
-                self.client.awaits_continue.set(false);
+            if head.status == 100
+                && self.client.awaits_continue.replace(false)
+                && self.uploading.get()
+            {
+                // From here on it is the client that is waited for.
+                let deadline = &self.client.deadline;
+                deadline.clear(Slot::Response);
+                deadline.set(Slot::Request, self.lane.timeouts.client_body);
             }
         }
         out

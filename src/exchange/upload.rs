@@ -125,7 +125,7 @@ impl Upload {
         Ok(())
     }
 
-    /// The next bytes from the client.
+    /// The next bytes from the client. While it waits for 100 (Continue) its time stands still: the server's runs.
     async fn receive(&mut self, lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
         let timeout = lane.timeouts.client_body;
         let rate = lane.timeouts.client_body_rate.as_ref();
@@ -137,7 +137,11 @@ impl Upload {
             });
         let patience = pace.map_or(timeout, |pace| pace.patience(timeout));
         let since = lane.deadlines.now();
-        client.deadline.set(Slot::Request, patience);
+        if client.awaits_continue.get() {
+            client.deadline.clear(Slot::Request);
+        } else {
+            client.deadline.set(Slot::Request, patience);
+        }
         let received = client.recv(lane).await;
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
@@ -155,7 +159,10 @@ impl Upload {
             pace.settle(waited, input.len())
                 .map_err(|_| UploadError::ClientSlow)?;
         }
-        client.awaits_continue.set(false);
+        // It may begin without 100 (RFC 9110 section 10.1.1), which stops the server's time.
+        if client.awaits_continue.replace(false) {
+            client.deadline.clear(Slot::Response);
+        }
         Ok(input)
     }
 
