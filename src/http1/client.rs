@@ -59,8 +59,13 @@ pub fn forwarded_address(
     farthest
 }
 
-/// An address as proxies write it: with or without port, IPv6 with or without brackets.
+/// An address as proxies write it: with or without port, IPv6 with or without brackets. One that maps an IPv4 address is that address,
+/// as it is for a peer.
 fn address(text: &[u8]) -> Option<IpAddr> {
+    written_address(text).map(|address| address.to_canonical())
+}
+
+fn written_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(address) = text.parse() {
         return Some(address);
@@ -111,6 +116,11 @@ mod tests {
             ),
             ("X-Forwarded-For: [2001:db8::1]:80\r\n", Some("2001:db8::1")),
             ("X-Forwarded-For: 1.1.1.1:80\r\n", Some("1.1.1.1")),
+            ("X-Forwarded-For: ::ffff:1.1.1.1\r\n", Some("1.1.1.1")),
+            (
+                "X-Forwarded-For: [::ffff:101:101]:80, ::ffff:10.0.0.1\r\n",
+                Some("1.1.1.1"),
+            ),
             ("X-Forwarded-For: junk\r\n", None),
             ("X-Forwarded-For: 1.1.1.1:evil\r\n", None),
             ("X-Forwarded-For: [::1]evil\r\n", None),
