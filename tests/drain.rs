@@ -16,6 +16,7 @@ in_each_mode!(
     backlog_is_served,
     pipelined_requests_are_served,
     half_a_pipelined_head_is_not_waited_for,
+    first_head_that_has_begun_is_waited_for,
     empty_lines_are_not_waited_for,
     slow_reader_gets_all,
     silent_clients_are_not_late,
@@ -149,6 +150,26 @@ fn half_a_pipelined_head_is_not_waited_for(mode: Mode) {
         "it says that the half will not be answered"
     );
     client.expect_close();
+    drop(client);
+    expect_exit_0(&mut proxy);
+}
+
+/// The grace is for its first byte; the rest has the time of any head.
+fn first_head_that_has_begun_is_waited_for(mode: Mode) {
+    let served = Origin::serve_text("fine");
+    let mut proxy = config(mode).upstream(&[&served.address], "").start();
+    let mut client = proxy.connect();
+    let (half, rest) = GET.split_at(GET.len() / 2);
+    let since = Instant::now();
+    proxy.signal("TERM");
+    std::thread::sleep(GRACE / 2);
+    let sent = client.try_send(half);
+    if since.elapsed() < GRACE {
+        sent.expect("the first byte is in time");
+        std::thread::sleep(3 * GRACE);
+        client.send(rest);
+        assert_eq!(client.response("GET").text(), "fine");
+    }
     drop(client);
     expect_exit_0(&mut proxy);
 }

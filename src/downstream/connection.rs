@@ -49,7 +49,7 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             let readable = client.readable(&lane);
             let begun = match client.deadline.guard_idle(readable).await {
                 Ok(ready) => ready.is_ok(),
-                Err(why) => rare(begins_late(&client, why)).await,
+                Err(why) => rare(begins_late(&lane, &client, why)).await,
             };
             if !begun {
                 break;
@@ -72,7 +72,7 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
 
 /// Whether a request begins after all: not when none came in time; but when the process drains, one that has arrived is served, and a
 /// client that has just been accepted may send its first one.
-async fn begins_late(client: &Client, why: Interrupt) -> bool {
+async fn begins_late(lane: &Lane, client: &Client, why: Interrupt) -> bool {
     match why {
         Interrupt::Overdue => false,
         Interrupt::Drain if client.requests.get() > 0 => client.socket.peek() == Peek::Bytes,
@@ -82,7 +82,11 @@ async fn begins_late(client: &Client, why: Interrupt) -> bool {
                 .deadline
                 .guard(Slot::Request, client.socket.readable());
             let begun = matches!(ready.await, Ok(Ok(())));
-            if !begun {
+            if begun {
+                // The grace was for the first byte only.
+                let patience = lane.timeouts.client_header;
+                client.deadline.set(Slot::Request, patience);
+            } else {
                 // The drain ends it, and no timeout of the client's.
                 client.deadline.clear(Slot::Request);
             }
