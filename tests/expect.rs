@@ -13,6 +13,7 @@ in_each_mode!(
     early_success_after_bytes_without_100,
     early_success_in_place_of_100,
     http_1_0_client_is_not_answered_100,
+    expectation_that_connection_names,
     expectation_we_do_not_know,
 );
 
@@ -173,6 +174,18 @@ fn http_1_0_client_is_not_answered_100(mode: Mode) {
     upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
     upstream.send(ok("thanks"));
     assert_eq!(client.response("POST").status, 200);
+}
+
+/// It is end to end, so no client may name it there (RFC 9110 section 7.6.1). Were it taken out, server and client would wait for each other.
+fn expectation_that_connection_names(mode: Mode) {
+    let (proxy, origin) = start(mode);
+    let mut client = proxy.connect();
+    client.send(HEAD.replace("\r\n\r\n", "\r\nConnection: Expect\r\n\r\n"));
+    let mut upstream = origin.accept();
+    let seen = upstream.request_head();
+    assert_eq!(seen.head.value("expect"), Some("100-continue"));
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.response("POST").status, 100);
 }
 
 fn expectation_we_do_not_know(mode: Mode) {

@@ -248,7 +248,7 @@ impl<'a> Accepted<'a> {
                     && !names_fields(received)
                     && !manner.drop_underscores
             }
-            "expect" if received.start[2] == b"HTTP/1.0" => false,
+            "expect" => received.start[2] != b"HTTP/1.0",
             _ if is_lookalike(name) => false,
             _ if manner.drop_underscores && name.contains('_') => false,
             "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-real-ip" => {

@@ -93,7 +93,8 @@ impl Request<'_> {
             Name::Host | Name::Lookalike => false,
             Name::Trailer => self.coding == Coding::ChunkedTrailers,
             // An interim response is not for a client that does not know them (RFC 9110 section 10.1.1).
-            Name::Expect if self.head.minor == 0 => false,
+            // To others it does, even if Connection names it: the client waits for what the server says to it.
+            Name::Expect => self.head.minor > 0,
             Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto | Name::XRealIp => {
                 self.origin.trusted && !disclosure.x_forwarded
             }
@@ -494,6 +495,15 @@ mod tests {
             "TE: trailers|Connection: TE|"
         );
         let trailer = |coding| request("Trailer: c\r\n", false, NONE, coding);
+        assert_eq!(
+            request(
+                "Connection: expect\r\nExpect: 100-continue\r\n",
+                false,
+                NONE,
+                Coding::Identity
+            ),
+            "Expect: 100-continue|"
+        );
         assert_eq!(
             trailer(Coding::ChunkedTrailers),
             "Trailer: c|Transfer-Encoding: chunked|"
