@@ -77,7 +77,12 @@ fn takes_path(prefix: &[u8], path: &[u8]) -> bool {
 
 /// The path without `prefix`; `None` when it does not begin with it byte for byte (it may be written in another way).
 pub fn strip<'a>(prefix: &str, path_and_query: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    let rest = path_and_query.strip_prefix(prefix.trim_end_matches('/').as_bytes())?;
+    let prefix = prefix.trim_end_matches('/').as_bytes();
+    if prefix.is_empty() {
+        // It leads every path, and `*`, which is none.
+        return Some(Cow::Borrowed(path_and_query));
+    }
+    let rest = path_and_query.strip_prefix(prefix)?;
     match rest.first() {
         Some(b'/') => Some(Cow::Borrowed(rest)),
         None | Some(b'?') => Some(Cow::Owned([b"/", rest].concat())),
@@ -215,6 +220,7 @@ mod tests {
             ("/api", "/api", Some("/")),
             ("/api", "/api?q", Some("/?q")),
             ("/", "/x", Some("/x")),
+            ("/", "*", Some("*")),
             ("/api", "/%61pi", None),
         ];
         for (prefix, path, expected) in cases {
