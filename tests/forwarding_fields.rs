@@ -134,6 +134,7 @@ fn without_a_host(mode: Mode) {
     for (trusted, fields, host) in [
         ("", "", None),
         ("\"127.0.0.1\"", "", None),
+        ("\"127.0.0.1\"", "X-Forwarded-Host:\r\n", None),
         (
             "\"127.0.0.1\"",
             "X-Forwarded-Host: b.example\r\n",

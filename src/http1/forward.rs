@@ -144,9 +144,7 @@ impl Request<'_> {
             self.origin.scheme.as_bytes(),
             out,
         );
-        if !self.host.is_empty() || self.head.fields.has(Name::XForwardedHost) {
-            self.write_kept_or(Name::XForwardedHost, b"X-Forwarded-Host", self.host, out);
-        }
+        self.write_kept_or(Name::XForwardedHost, b"X-Forwarded-Host", self.host, out);
         match self.origin.client {
             Some(client) => self.write_kept_or(
                 Name::XRealIp,
@@ -175,9 +173,13 @@ impl Request<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// What a trusted peer sent under this name, else `own`.
+    /// What a trusted peer sent under this name, else `own`; nothing when both are empty.
     fn write_kept_or(&self, kind: Name, name: &[u8], own: &[u8], out: &mut Vec<u8>) {
-        write_field(name, self.received(kind).next().unwrap_or(own), out);
+        let value = self.received(kind).next().unwrap_or_default();
+        let value = if value.is_empty() { own } else { value };
+        if !value.is_empty() {
+            write_field(name, value, out);
+        }
     }
 
     /// `for=...;host=...;proto=...` after what a trusted peer sent (RFC 7239 section 4).
@@ -531,7 +533,8 @@ mod tests {
 
     #[test]
     fn forwarding_fields_of_a_trusted_peer_are_kept_and_appended_to() {
-        let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nForwarded: for=1\r\nVia: 1.0 a\r\n";
+        let fields = "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host:\r\n\
+                      X-Real-IP: \r\nForwarded: for=1\r\nVia: 1.0 a\r\n";
         let expected = "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9|X-Forwarded-Proto: https|X-Forwarded-Host: h|X-Real-IP: 9.9.9.9|\
                         Forwarded: for=1, for=9.9.9.9;host=\"h\";proto=http|Via: 1.0 a, 1.1 ringlane|";
         assert_eq!(request(fields, true, ALL, Coding::Identity), expected);
