@@ -15,6 +15,7 @@ in_each_mode!(
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
     answers_that_break_off,
+    refusals_show_the_host_asked_for,
     refusals_show_the_client_behind_a_trusted_proxy,
     complete_after_a_stop,
     written_while_running,
@@ -292,6 +293,21 @@ fn own_answers_are_logged(mode: Mode) {
             parts[6].parse::<u64>().is_ok_and(|bytes| bytes > 0),
             "an answer of ours has a body: {line}"
         );
+    }
+}
+
+/// The authority of absolute-form replaces Host (RFC 9112 section 3.2.2), in the log too.
+fn refusals_show_the_host_asked_for(mode: Mode) {
+    let (proxy, _served, path) = start(mode, "json");
+    for target in ["/", "http://authority/"] {
+        // Of HTTP/1.0 and without a length.
+        let refused = format!("POST {target} HTTP/1.0\r\nHost: field\r\n\r\n");
+        assert_eq!(send(&proxy, refused), 411);
+    }
+    let lines = lines_after_stop(proxy, &path, 2);
+    for (line, host) in lines.iter().zip(["field", "authority"]) {
+        let value: serde_json::Value = serde_json::from_str(line).expect("a JSON object");
+        assert_eq!(value["host"], host, "{line}");
     }
 }
 

@@ -413,21 +413,20 @@ impl<'l> Reading<'l, '_> {
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.
     #[cold]
     fn reject(&self, framing: Framing, answer: Answer) -> Rejection {
-        let host = self
-            .head
-            .fields
-            .named(Name::Host)
-            .next()
-            .map_or(&b""[..], |field| field.value.of(self.bytes));
+        let (method, target) = (self.head.method, self.head.target);
+        let target = Target::parse(method.of(self.bytes), target.of(self.bytes));
+        let authority = target.ok().and_then(|target| target.authority);
+        let mut hosts = self.head.fields.named(Name::Host);
+        let host = authority.or_else(|| hosts.next().map(|field| field.value.of(self.bytes)));
         Rejection {
             answer,
             json: prefers_json(&self.head.fields, self.bytes),
-            to_head: self.head.method.of(self.bytes) == b"HEAD",
+            to_head: method.of(self.bytes) == b"HEAD",
             minor: self.head.minor,
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
             taken: self.bytes.len(),
             client: self.origin,
-            record: self.record(host),
+            record: self.record(host.unwrap_or_default()),
         }
     }
 }
