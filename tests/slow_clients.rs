@@ -55,6 +55,7 @@ fn steady_ones(mode: Mode) {
             ("an origin that rests before it reads", resting_origin),
             ("an origin that is slow to say 100", late_continue),
             ("a reader above the rate", steady_reader),
+            ("a reader of less than its buffer holds", small_reader),
             ("an origin that answers slowly", dribbling_origin),
         ],
         mode,
@@ -308,6 +309,36 @@ fn steady_reader(mode: Mode) {
         client.skip(length as u64 / 40);
     }
     assert_eq!(timeouts(&proxy, "response_rate"), 0);
+    drop(sender.join().expect("everything was taken"));
+}
+
+/// The buffers of this proxy are sized by the kernel: a socket has room again when much of it has drained.
+fn small_reader(mode: Mode) {
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables("[timeouts]\nwrite = \"1s\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut client = narrow_client(&proxy);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let (length, rounds, piece) = (16_000_000, 60, 1000);
+    let sender = std::thread::spawn(move || {
+        upstream.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        upstream.send(vec![b'.'; length]);
+        upstream
+    });
+    client.response_head("GET");
+    for _ in 0..rounds {
+        std::thread::sleep(Duration::from_millis(50));
+        client.skip(piece);
+    }
+    client.skip(length as u64 - rounds * piece);
+    assert_eq!(timeouts(&proxy, "write"), 0);
     drop(sender.join().expect("everything was taken"));
 }
 

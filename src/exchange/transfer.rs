@@ -120,7 +120,7 @@ pub fn send_queued<'x>(
 pub enum Hindrance {
     /// Room in the socket's buffer.
     Full,
-    /// Memory of the machine. Nobody tells when there is some again.
+    /// Memory of the machine.
     Shortage,
 }
 
@@ -144,109 +144,98 @@ pub fn account(lane: &Lane, bytes: &mut &[u8], sent: io::Result<usize>) -> io::R
     }
 }
 
+/// How a peer gets on that is sent more than its socket's buffer holds. What it acknowledges counts as well as what the buffer takes: a
+/// large buffer has room again only when much of it has drained, which takes an honest slow peer longer than any timeout.
+#[derive(Debug)]
+pub struct Progress {
+    /// When it last got on.
+    at: u32,
+    /// What it had not acknowledged at the last look.
+    unsent: usize,
+}
+
+impl Progress {
+    /// From now on.
+    pub fn new(socket: &Socket, now: u32) -> Self {
+        Self {
+            at: now,
+            unsent: socket.unsent(),
+        }
+    }
+
+    /// Notes what the peer has acknowledged since the last look, and gives how much.
+    pub fn look(&mut self, socket: &Socket, now: u32) -> usize {
+        let unsent = socket.unsent();
+        let taken = self.unsent.saturating_sub(unsent);
+        self.unsent = unsent;
+        if taken > 0 {
+            self.at = now;
+        }
+        taken
+    }
+
+    /// Notes what the buffer took.
+    pub const fn sent(&mut self, count: usize, now: u32) {
+        self.unsent += count;
+        if count > 0 {
+            self.at = now;
+        }
+    }
+
+    /// Whether there was none for longer than `stall`.
+    pub fn is_overdue(&self, stall: Ticks, now: u32) -> bool {
+        Ticks::between(self.at, now) > stall
+    }
+
+    /// How long to wait until the next look. Not all of `stall`: the time of an acknowledgement is that of the look that finds it.
+    pub fn next_look(&self, stall: Ticks, now: u32) -> Ticks {
+        let left = stall.saturating_sub(Ticks::between(self.at, now));
+        left.min(Ticks::of((stall.count() / 8).max(1)))
+    }
+}
+
 /// Sends what is left of `bytes` after a first send that gave `sent`.
 #[cold]
 async fn send_rest(
     lane: &Lane,
     socket: &Socket,
     mut bytes: &[u8],
-    mut sent: io::Result<usize>,
-    deadline: &Deadline,
-    slot: Slot,
-    patience: Patience<'_>,
-) -> Result<(), TransferError> {
-    if let Some(pace) = patience.pace {
-        return send_paced(
-            lane,
-            socket,
-            bytes,
-            sent,
-            deadline,
-            slot,
-            patience.stall,
-            pace,
-        )
-        .await;
-    }
-    let mut progress_at = deadline.now();
-    loop {
-        let left = bytes.len();
-        let hindrance = account(lane, &mut bytes, sent)?;
-        if bytes.is_empty() {
-            deadline.clear(slot);
-            return Ok(());
-        }
-        if bytes.len() < left {
-            progress_at = deadline.now();
-        }
-        match hindrance {
-            Hindrance::Full => {
-                let stalled = Ticks::between(progress_at, deadline.now());
-                deadline.set(slot, patience.stall.saturating_sub(stalled));
-                deadline.guard(slot, socket.writable()).await??;
-            }
-            Hindrance::Shortage => wait_for_memory(deadline, progress_at, patience.stall).await?,
-        }
-        sent = socket.try_send(bytes);
-    }
-}
-
-/// Sends to a client that must keep a rate. What counts is what it acknowledges: a socket with a large buffer is writable again only when
-/// much of it has drained, which takes an honest slow client longer than any grace.
-#[cold]
-#[allow(clippy::too_many_arguments)] // of `send_rest`, taken apart
-async fn send_paced(
-    lane: &Lane,
-    socket: &Socket,
-    mut bytes: &[u8],
     sent: io::Result<usize>,
     deadline: &Deadline,
     slot: Slot,
-    stall: Ticks,
-    pace: Pace<'_>,
+    Patience { stall, pace }: Patience<'_>,
 ) -> Result<(), TransferError> {
     let mut hindrance = account(lane, &mut bytes, sent)?;
-    let mut queued = socket.unsent();
-    let mut progress_at = deadline.now();
+    let mut progress = Progress::new(socket, deadline.now());
     while !bytes.is_empty() {
         if hindrance == Hindrance::Shortage {
-            wait_for_memory(deadline, progress_at, stall).await?;
+            if progress.is_overdue(stall, deadline.now()) {
+                return Err(TransferError::Overdue);
+            }
+            // Nobody tells when there is memory again.
+            deadline.next_turn().await;
         } else {
             let since = deadline.now();
-            deadline.set(slot, pace.patience(stall));
+            let wait = progress.next_look(stall, since);
+            deadline.set(slot, pace.map_or(wait, |pace| pace.patience(wait)));
             let waited = deadline.guard(slot, socket.writable()).await;
-            let left = socket.unsent();
-            let taken = queued.saturating_sub(left);
-            queued = left;
-            pace.settle(Ticks::between(since, deadline.now()), taken)?;
+            let now = deadline.now();
+            let taken = progress.look(socket, now);
+            if let Some(pace) = pace {
+                pace.settle(Ticks::between(since, now), taken)?;
+            }
             match waited {
                 Ok(ready) => ready?,
-                Err(_) if taken > 0 => continue,
-                Err(overdue) => return Err(overdue.into()),
+                Err(overdue) if progress.is_overdue(stall, now) => return Err(overdue.into()),
+                Err(_) => continue,
             }
         }
         let left = bytes.len();
         let sent = socket.try_send(bytes);
         hindrance = account(lane, &mut bytes, sent)?;
-        if bytes.len() < left {
-            queued += left - bytes.len();
-            progress_at = deadline.now();
-        }
+        progress.sent(left - bytes.len(), deadline.now());
     }
     deadline.clear(slot);
-    Ok(())
-}
-
-/// Waits a little for memory, unless nothing could be sent for want of it for longer than `patience`.
-async fn wait_for_memory(
-    deadline: &Deadline,
-    progress_at: u32,
-    patience: Ticks,
-) -> Result<(), TransferError> {
-    if Ticks::between(progress_at, deadline.now()) > patience {
-        return Err(TransferError::Overdue);
-    }
-    deadline.next_turn().await;
     Ok(())
 }
 

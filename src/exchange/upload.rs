@@ -6,7 +6,7 @@ use super::client::Client;
 use super::lane::Lane;
 use super::pace::{Debt, Pace};
 use super::presence::Look;
-use super::transfer::{self, Hindrance, TransferError};
+use super::transfer::{self, Hindrance, Progress, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Slot, Ticks};
@@ -238,45 +238,50 @@ async fn send_rest(
     server: &Socket,
     written: &Counter,
     mut bytes: &[u8],
-    mut sent: io::Result<usize>,
+    sent: io::Result<usize>,
     is_last: bool,
 ) -> Result<(), UploadError> {
     let patience = lane.timeouts.write;
     let mut look_after = lane.timeouts.client_gone_check;
     let may_ask = is_last && look_after.is_some();
     let deadline = &client.deadline;
-    let mut progress_at = lane.deadlines.now();
-    loop {
+    let take = |bytes: &mut &[u8], sent| {
         let left = bytes.len();
-        let hindrance = transfer::account(lane, &mut bytes, sent).map_err(server_error)?;
-        written.add((left - bytes.len()) as u64);
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        if bytes.len() < left {
-            progress_at = lane.deadlines.now();
-        }
-        let stalled = Ticks::between(progress_at, lane.deadlines.now());
-        if stalled > patience {
+        let hindrance = transfer::account(lane, bytes, sent).map_err(server_error)?;
+        let count = left - bytes.len();
+        written.add(count as u64);
+        Ok((hindrance, count))
+    };
+    let (mut hindrance, _) = take(&mut bytes, sent)?;
+    let mut progress = Progress::new(server, deadline.now());
+    while !bytes.is_empty() {
+        if progress.is_overdue(patience, deadline.now()) {
             return Err(UploadError::ServerOverdue);
         }
         if hindrance == Hindrance::Shortage {
             deadline.next_turn().await;
         } else {
-            let time_left = patience.saturating_sub(stalled);
-            let wait = look_after.map_or(time_left, |look| look.min(time_left));
+            let wait = progress.next_look(patience, deadline.now());
+            let wait = look_after.map_or(wait, |look| look.min(wait));
             deadline.set(Slot::Request, wait);
-            match deadline.guard(Slot::Request, server.writable()).await {
+            let waited = deadline.guard(Slot::Request, server.writable()).await;
+            progress.look(server, deadline.now());
+            match waited {
                 Ok(Err(error)) => return Err(server_error(error)),
                 Ok(Ok(())) => {}
+                Err(_) if look_after.is_none() => {}
                 Err(_) => match client.presence.look_now(lane, client, may_ask) {
                     Look::Gone => return Err(UploadError::ClientGone),
                     Look::There(next) => look_after = next,
                 },
             }
         }
-        sent = server.try_send(bytes);
+        let sent = server.try_send(bytes);
+        let (next, count) = take(&mut bytes, sent)?;
+        hindrance = next;
+        progress.sent(count, deadline.now());
     }
+    Ok(())
 }
 
 #[allow(clippy::needless_pass_by_value)] // the form that map_err takes
