@@ -48,6 +48,8 @@ pub struct Choice {
     taken: Cell<u64>,
     /// Addresses that connections of the pool may lead to.
     used: RefCell<Vec<Address>>,
+    /// The [`Addresses::number`] with which the pool was last renewed. The pool keeps no connection to earlier ones.
+    renewed: Cell<u32>,
 }
 
 /// A server's addresses, in a shard's own copy: a connection takes no count of references that shards share.
@@ -91,6 +93,7 @@ impl Choice {
         if !used.iter().all(|one| addresses.contains(one)) {
             pool.renew();
             used.clear();
+            self.renewed.set(addresses.number);
         }
         addresses
     }
@@ -118,7 +121,7 @@ impl Choice {
     pub fn begin(&self, addresses: &Addresses, index: usize) -> Attempt {
         // Before the connection is there: the address may be no more when it is.
         let mut used = self.used.borrow_mut();
-        if !used.contains(&addresses[index]) {
+        if addresses.number >= self.renewed.get() && !used.contains(&addresses[index]) {
             used.push(addresses[index].clone());
         }
         Attempt {
@@ -206,5 +209,35 @@ mod tests {
             [0, 1, 2],
             "begun with what was there before"
         );
+    }
+
+    #[test]
+    fn a_connect_from_before_a_move_renews_the_pool_no_more() {
+        let pool = Pool::new(&config::Pool {
+            max_idle: 1,
+            idle_timeout: Duration::from_secs(1),
+            max_age: None,
+            max_requests: None,
+        });
+        let (place, choice) = (Place::default(), Choice::default());
+        assert!(place.set([1, 2].map(address).into()));
+        let before = choice.update(&place, &pool);
+        choice.begin(&before, 0);
+        assert!(place.set(vec![address(3)]));
+        choice.begin(&choice.update(&place, &pool), 0);
+        let birth = pool.birth(0);
+        choice.begin(&before, 1);
+        choice.update(&place, &pool);
+        assert_eq!(pool.birth(0), birth);
+
+        // Where the pool is as it was, the connection would stay.
+        assert!(place.set([3, 4].map(address).into()));
+        let before = choice.update(&place, &pool);
+        assert!(place.set(vec![address(3)]));
+        choice.update(&place, &pool);
+        assert_eq!(pool.birth(0), birth, "4 was not used");
+        choice.begin(&before, 1);
+        choice.update(&place, &pool);
+        assert_ne!(pool.birth(0), birth, "4 is no more");
     }
 }
