@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Config, Mode, Origin, Proxy, Served, Wire, in_each_mode};
+use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode};
 
 in_each_mode!(
     a_status_sends_the_request_to_another_server,
@@ -17,6 +17,7 @@ in_each_mode!(
     an_answer_that_was_put_aside_goes_out_whole,
     an_answer_that_was_put_aside_outlives_a_dead_server,
     an_answer_that_was_put_aside_and_cut_off_is_not_whole,
+    an_answer_that_is_not_needed_leaves_its_connection,
     an_answer_that_comes_before_the_body_has_ended_goes_to_the_client,
     a_kept_body_is_sent_again,
     a_body_that_is_not_kept_is_not_sent_again,
@@ -212,6 +213,49 @@ fn an_answer_that_was_put_aside_and_cut_off_is_not_whole(mode: Mode) {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+/// When the better answer begins, not when it ends. Whoever waits for the connection gets it then.
+fn an_answer_that_is_not_needed_leaves_its_connection(mode: Mode) {
+    let single = Origin::bind().serve(|request| match request.target.as_str() {
+        "/first" => answer(503, "ill"),
+        _ => answer(200, "well"),
+    });
+    let long = Origin::bind();
+    let servers = [&single.address, &long.address]
+        .map(|address| format!("{{ address = \"{address}\", max_connections = 1 }}"));
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\nqueue = 1\nqueue_timeout = \"1m\"\n{ON_5XX}\n\
+             server = [{}]",
+            servers.join(", ")
+        ))
+        .start();
+    for better in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    ] {
+        let mut client = proxy.connect();
+        client.send("GET /first HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        let mut upstream = long.accept();
+        upstream.request();
+        let mut waiting = proxy.connect();
+        waiting.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("the second request waits", || {
+            proxy.upstream()["queue"]["length"] == 1
+        });
+        upstream.send(better);
+        client.read_until(b"\r\n\r\n");
+        assert_eq!(waiting.response("GET").text(), "well", "{better}");
+        upstream.send("0123456789");
+        client.expect("0123456789");
+        drop((client, upstream));
+        eventually("the long answer's connection is closed", || {
+            proxy.server(1)["open"] == 0
+        });
+    }
+    assert_eq!(single.connections(), 1);
 }
 
 fn an_answer_that_comes_before_the_body_has_ended_goes_to_the_client(mode: Mode) {

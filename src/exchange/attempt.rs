@@ -175,9 +175,6 @@ async fn give_up(
         Fault::Status(spare) => Some(spare),
         _ => course.spare.take(),
     };
-    if let Some(older) = course.spare.take() {
-        older.discard(lane, request.group);
-    }
     match spare {
         Some(spare) => spare.deliver(lane, client, request, course).await,
         None => own_answer(lane, client, request, &server.name, answer, course).await,
@@ -253,20 +250,20 @@ fn attempt(
         let mut start = Start::default();
         let answered = if uploads {
             request.upload.server = server.id;
-            rare(duplex::run(&answering, request, &connection, &mut start))
-                .await
-                .inspect_err(|fault| {
-                    if matches!(fault, Fault::Upload { .. }) {
-                        discard_unsent(&connection);
-                    }
-                })
+            let spare = &mut course.spare;
+            let both = duplex::run(&answering, request, &connection, &mut start, spare);
+            rare(both).await.inspect_err(|fault| {
+                if matches!(fault, Fault::Upload { .. }) {
+                    discard_unsent(&connection);
+                }
+            })
         } else {
             client
                 .deadline
                 .set(Slot::Response, group.response_header_ticks);
             client.presence.begin(lane, client);
             answering
-                .run(&connection.socket, &mut start)
+                .run(&connection.socket, &mut start, &mut course.spare)
                 .await
                 .map_err(Fault::Answer)
         };
@@ -287,9 +284,6 @@ fn attempt(
             if rare(carrying).await {
                 lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
             }
-        }
-        if let Some(spare) = course.spare.take() {
-            spare.discard(lane, group);
         }
         Ok(finished(
             lane, client, request, server, finish, connection, course,

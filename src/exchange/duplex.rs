@@ -9,6 +9,7 @@ use std::task::{Poll, ready};
 use super::request::Request;
 use super::response::{Answering, Start};
 use super::retry::Fault;
+use super::spare::Spare;
 use super::upload::UploadError;
 use crate::net::deadline::Slot;
 use crate::upstream::pool::Connection;
@@ -20,6 +21,7 @@ pub(super) async fn run(
     request: &mut Request<'_>,
     connection: &Connection,
     start: &mut Start,
+    spare: &mut Option<Box<Spare>>,
 ) -> Result<(), Fault> {
     let Answering {
         lane,
@@ -39,7 +41,7 @@ pub(super) async fn run(
         client.deadline.clear(Slot::Response);
     }
     let mut upload = pin!(Some(upload.run(lane, client, &connection.socket, outgoing)));
-    let mut answer = pin!(answering.run(&connection.socket, start));
+    let mut answer = pin!(answering.run(&connection.socket, start, spare));
     let mut answered = false;
     poll_fn(|cx| {
         if let Some(under_way) = upload.as_mut().as_pin_mut()

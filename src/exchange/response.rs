@@ -11,6 +11,7 @@ use super::lane::Lane;
 use super::pace::Debt;
 use super::rare::rare;
 use super::request::{Request, Traits};
+use super::spare::Spare;
 use super::sticky;
 use super::transfer::{self, TransferError};
 use crate::config::Statuses;
@@ -219,11 +220,12 @@ impl Answering<'_> {
     /// Passes the answer on. The deadline of the response slot is the caller's until the head has come.
     ///
     /// The answer is written to `start`, which is the caller's: it is too large to be handed on from function to function. One that has
-    /// begun, and was put aside, goes on from there.
-    pub fn run(
+    /// begun, and was put aside, goes on from there. It makes an earlier answer in `spare` needless.
+    pub(super) fn run(
         &self,
         server: &Socket,
         start: &mut Start,
+        spare: &mut Option<Box<Spare>>,
     ) -> impl Future<Output = Result<(), Failure>> {
         async move {
             let mut begun = if start.has_begun() {
@@ -244,6 +246,10 @@ impl Answering<'_> {
             // With the rest of the request's body under way, neither can wait.
             if self.is_unwanted(start.finish.status) && !self.uploading.get() {
                 return Err(Failure::Unwanted);
+            }
+            // Not when the answer has ended, which may take hours: the spare one holds a connection.
+            if let Some(spare) = spare.take() {
+                spare.discard(self.lane, self.group);
             }
             self.pass_on(server, start).await
         }

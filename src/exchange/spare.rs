@@ -40,7 +40,7 @@ impl Spare {
         answering.reset.set(self.reset);
         client.presence.begin(lane, client);
         match answering
-            .run(&self.connection.socket, &mut self.start)
+            .run(&self.connection.socket, &mut self.start, &mut course.spare)
             .await
         {
             Ok(()) => conclusion::finished(
@@ -62,12 +62,16 @@ impl Spare {
         }
     }
 
-    /// Drops the answer. Its connection goes on when it was read to its end.
+    /// Drops the answer. Its connection goes on when it was read to its end; either way the server has room again.
+    #[cold]
     pub(super) fn discard(self, lane: &Lane, group: &Group) {
         if self.start.leaves_connection() && !lane.deadlines.draining() {
             let pool = &group.servers[self.index].pool;
             pool.put(self.connection, lane.deadlines.now());
+        } else {
+            drop(self.connection);
         }
         lane.give(self.start.into_buffer());
+        group.release();
     }
 }
