@@ -3,7 +3,9 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Wire, in_each_mode, ok};
+use std::time::Duration;
+
+use support::{Config, End, Mode, Origin, Proxy, Wire, in_each_mode, ok};
 
 in_each_mode!(
     handshake_and_tunnel,
@@ -11,7 +13,10 @@ in_each_mode!(
     much_both_ways,
     client_closes_its_half,
     origin_closes_its_half,
-    reset_of_either_side_ends_both,
+    reset_of_either_side_resets_the_other,
+    what_a_gone_server_sent_before_is_delivered,
+    what_a_gone_client_sent_before_is_delivered,
+    what_a_reset_cuts_off_is_not_whole,
     refused_upgrade_is_a_response,
     upgrade_not_asked_for,
     upgrade_that_connection_does_not_list,
@@ -31,12 +36,41 @@ fn start(mode: Mode) -> (Proxy, Origin) {
 /// Both ends of an open tunnel.
 fn tunnel(proxy: &Proxy, origin: &Origin) -> (Wire, Wire) {
     let mut client = proxy.connect();
+    let upstream = switch(&mut client, origin);
+    (client, upstream)
+}
+
+/// The other end of this client's tunnel.
+fn switch(client: &mut Wire, origin: &Origin) -> Wire {
     client.send(HANDSHAKE);
     let mut upstream = origin.accept();
     upstream.request_head();
     upstream.send(SWITCHED);
     assert_eq!(client.response("GET").status, 101);
-    (client, upstream)
+    upstream
+}
+
+/// Both ends of an open tunnel of which little fits into the kernels' buffers.
+fn narrow_tunnel(mode: Mode) -> (Proxy, Wire, Wire) {
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables("[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"")
+        .upstream(&[&origin.address], "send_buffer = \"4KiB\"")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    let upstream = switch(&mut client, &origin);
+    (proxy, client, upstream)
+}
+
+/// More than what a narrow tunnel takes of what nobody reads, and less than what the proxy's kernel holds beside it.
+const PARTING: usize = 60_000;
+
+/// Sends to a peer that is gone, through the proxy: the first is answered with a reset, a later one then finds that.
+fn talk_on(wire: &mut Wire) {
+    for _ in 0..10 {
+        wire.send("anybody there?");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn handshake_and_tunnel(mode: Mode) {
@@ -120,14 +154,52 @@ fn origin_closes_its_half(mode: Mode) {
     upstream.expect_close();
 }
 
-fn reset_of_either_side_ends_both(mode: Mode) {
+fn reset_of_either_side_resets_the_other(mode: Mode) {
     let (proxy, origin) = start(mode);
     let (client, mut upstream) = tunnel(&proxy, &origin);
     client.reset();
-    upstream.expect_end();
+    assert_eq!(upstream.read_to_end(), (Vec::new(), End::Reset));
     let (mut client, upstream) = tunnel(&proxy, &origin);
     upstream.reset();
-    client.expect_end();
+    assert_eq!(client.read_to_end(), (Vec::new(), End::Reset));
+}
+
+fn what_a_gone_server_sent_before_is_delivered(mode: Mode) {
+    let (_proxy, mut client, mut upstream) = narrow_tunnel(mode);
+    upstream.send(vec![b'.'; PARTING]);
+    drop(upstream);
+    talk_on(&mut client);
+    client.skip(PARTING as u64);
+    client.expect_close();
+}
+
+fn what_a_gone_client_sent_before_is_delivered(mode: Mode) {
+    let (_proxy, mut client, mut upstream) = narrow_tunnel(mode);
+    client.send(vec![b'.'; PARTING]);
+    drop(client);
+    talk_on(&mut upstream);
+    upstream.skip(PARTING as u64);
+    upstream.expect_close();
+}
+
+/// Whoever of the two directions hears of the reset.
+fn what_a_reset_cuts_off_is_not_whole(mode: Mode) {
+    for talks in [false, true] {
+        let (_proxy, mut client, mut upstream) = narrow_tunnel(mode);
+        upstream.send(vec![b'.'; PARTING]);
+        upstream.reset();
+        if talks {
+            talk_on(&mut client);
+        }
+        assert_eq!(client.read_to_end().1, End::Reset, "{talks}");
+        let (_proxy, mut client, mut upstream) = narrow_tunnel(mode);
+        client.send(vec![b'.'; PARTING]);
+        client.reset();
+        if talks {
+            talk_on(&mut upstream);
+        }
+        assert_eq!(upstream.read_to_end().1, End::Reset, "{talks}");
+    }
 }
 
 /// Both directions full at once: neither waits for the other.
