@@ -88,6 +88,7 @@ fn what_makes_progress_is_not_overdue(mode: Mode) {
         ("client_body", slow_upload),
         ("response_body_timeout", slow_response),
         ("tunnel_idle", slow_tunnel),
+        ("tunnel_idle, a burst for a slow client", burst_in_a_tunnel),
         ("empty lines before requests", requests_behind_empty_lines),
         (
             "keep_alive, during an exchange",
@@ -551,6 +552,25 @@ fn slow_tunnel(mode: Mode) {
         };
         from.send("x"); // one direction keeps both alive
         to.expect("x");
+    }
+}
+
+/// All of it is received at once, and then only sent.
+fn burst_in_a_tunnel(mode: Mode) {
+    const BURST: u64 = 120_000;
+    const STEP: u64 = 2_000;
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables("[timeouts]\ntunnel_idle = \"500ms\"")
+        .tables("[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    let mut upstream = origin.tunnel(&mut client);
+    upstream.send(vec![b'.'; BURST as usize]);
+    for _ in 0..BURST / STEP {
+        client.skip(STEP);
+        std::thread::sleep(Duration::from_millis(40));
     }
 }
 

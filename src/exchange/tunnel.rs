@@ -13,6 +13,8 @@ use crate::net::deadline::{Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::{Counter, ServerCounters};
 
+/// The deadline, which both directions have in common: what moves in one keeps the other one open.
+const SLOT: Slot = Slot::Response;
 /// How long a peer that is sent nothing more may take to close.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 
@@ -27,7 +29,6 @@ struct Side<'a> {
 struct Way<'a> {
     from: &'a Side<'a>,
     to: &'a Side<'a>,
-    slot: Slot,
     received: &'a Counter,
     sent: &'a Counter,
     phase: Cell<Phase>,
@@ -60,7 +61,6 @@ pub async fn run(
     let up = Way {
         from: &near,
         to: &far,
-        slot: Slot::Request,
         received: &lane.counters.bytes_in,
         sent: &counters.bytes_out,
         phase: Cell::new(Phase::Carrying),
@@ -68,7 +68,6 @@ pub async fn run(
     let down = Way {
         from: &far,
         to: &near,
-        slot: Slot::Response,
         received: &counters.bytes_in,
         sent: &lane.counters.bytes_out,
         phase: Cell::new(Phase::Carrying),
@@ -89,17 +88,16 @@ pub async fn run(
                 }
             }
         }
-        let dropping = match (up.phase.get(), down.phase.get()) {
+        match (up.phase.get(), down.phase.get()) {
             (Phase::Over, Phase::Over) | (Phase::Dropping, Phase::Dropping) => {
                 return Poll::Ready(false);
             }
-            (Phase::Dropping, Phase::Over) => &up,
-            (Phase::Over, Phase::Dropping) => &down,
-            _ => return Poll::Pending,
-        };
+            (Phase::Carrying, _) | (_, Phase::Carrying) => return Poll::Pending,
+            _ => {}
+        }
         if !lingers {
             lingers = true;
-            client.deadline.set(dropping.slot, Ticks::from(LINGER_FOR));
+            client.deadline.set(SLOT, Ticks::from(LINGER_FOR));
         }
         Poll::Pending
     })
@@ -122,10 +120,7 @@ enum End {
 async fn copy(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8]) -> End {
     let end = copy_until_end(lane, client, way, early).await;
     match end {
-        End::Finished => {
-            way.to.socket.shutdown_write();
-            client.deadline.clear(way.slot);
-        }
+        End::Finished => way.to.socket.shutdown_write(),
         // It must not take what it got for whole.
         End::SenderGone => way.to.socket.reset_on_close(),
         End::ReceiverGone => {
@@ -146,8 +141,8 @@ async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8
         return end;
     }
     loop {
-        deadline.set(way.slot, patience);
-        let ready = || deadline.guard(way.slot, way.from.socket.readable());
+        deadline.set(SLOT, patience);
+        let ready = || deadline.guard(SLOT, way.from.socket.readable());
         let receive = |buffer: &mut Vec<u8>| transfer::recv_now(lane, way.from.socket, buffer);
         let buffer = match transfer::recv(lane, ready, receive).await {
             Ok(buffer) if buffer.is_empty() && way.from.broken.get() => return End::SenderGone,
@@ -157,9 +152,7 @@ async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8
             Err(_) => return End::SenderGone,
         };
         way.received.add(buffer.len() as u64);
-        // Life in one direction keeps the other one open.
-        deadline.set(Slot::Request, patience);
-        deadline.set(Slot::Response, patience);
+        deadline.set(SLOT, patience);
         let sent = send(lane, client, way, &buffer).await;
         lane.bulk.give(buffer);
         if let Err(end) = sent {
@@ -171,7 +164,7 @@ async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8
 async fn send(lane: &Lane, client: &Client, way: &Way<'_>, bytes: &[u8]) -> Result<(), End> {
     let patience = lane.timeouts.tunnel_idle.into();
     let to = way.to;
-    let sent = transfer::send_all(lane, to.socket, bytes, &client.deadline, way.slot, patience);
+    let sent = transfer::send_all(lane, to.socket, bytes, &client.deadline, SLOT, patience);
     sent.await.map_err(|error| match error {
         TransferError::Overdue | TransferError::TooSlow => End::Idle,
         TransferError::Gone => End::ReceiverGone,
@@ -187,9 +180,8 @@ async fn send(lane: &Lane, client: &Client, way: &Way<'_>, bytes: &[u8]) -> Resu
 /// Drops what the sender still sends: a close with unread bytes would be a reset, which can take what the other direction has brought it.
 async fn drop_rest(lane: &Lane, client: &Client, way: &Way<'_>) -> End {
     let deadline = &client.deadline;
-    deadline.clear(way.slot);
     loop {
-        match deadline.guard(way.slot, way.from.socket.readable()).await {
+        match deadline.guard(SLOT, way.from.socket.readable()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return End::Finished,
             Err(_) => return End::Idle,

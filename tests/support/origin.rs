@@ -106,6 +106,18 @@ impl Origin {
             .unwrap_or_else(|| panic!("no connection within {PATIENCE:?}"))
     }
 
+    /// The other end of a tunnel that this client, which is connected to the proxy, asks for.
+    #[track_caller]
+    pub(crate) fn tunnel(&self, client: &mut Wire) -> Wire {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        let mut upstream = self.accept();
+        upstream.request();
+        upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.response("GET").status, 101);
+        upstream
+    }
+
     pub(crate) fn accept_within(&self, patience: Duration) -> Option<Wire> {
         self.socket
             .set_read_timeout(Some(patience))

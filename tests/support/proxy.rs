@@ -337,12 +337,7 @@ impl Proxy {
     #[track_caller]
     pub(crate) fn tunnel(&self, origin: &Origin) -> (Wire, Wire) {
         let mut client = self.connect();
-        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-        let mut upstream = origin.accept();
-        upstream.request();
-        upstream
-            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-        assert_eq!(client.response("GET").status, 101);
+        let upstream = origin.tunnel(&mut client);
         (client, upstream)
     }
 
