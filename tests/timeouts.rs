@@ -89,6 +89,10 @@ fn what_makes_progress_is_not_overdue(mode: Mode) {
         ("response_body_timeout", slow_response),
         ("tunnel_idle", slow_tunnel),
         ("tunnel_idle, a burst for a slow client", burst_in_a_tunnel),
+        (
+            "tunnel_idle, a client that only sends",
+            client_that_only_sends,
+        ),
         ("empty lines before requests", requests_behind_empty_lines),
         (
             "keep_alive, during an exchange",
@@ -555,10 +559,11 @@ fn slow_tunnel(mode: Mode) {
     }
 }
 
-/// All of it is received at once, and then only sent.
-fn burst_in_a_tunnel(mode: Mode) {
-    const BURST: u64 = 120_000;
-    const STEP: u64 = 2_000;
+/// More than the kernels take of what nobody reads.
+const BURST: u64 = 120_000;
+
+/// The two ends of a tunnel in which a client that reads little at a time has been sent a burst.
+fn narrow_tunnel(mode: Mode) -> (Proxy, Wire, Wire) {
     let origin = Origin::bind();
     let proxy = Config::new(mode)
         .tables("[timeouts]\ntunnel_idle = \"500ms\"")
@@ -568,10 +573,27 @@ fn burst_in_a_tunnel(mode: Mode) {
     let mut client = Wire::connect_narrow(proxy.addresses[0]);
     let mut upstream = origin.tunnel(&mut client);
     upstream.send(vec![b'.'; BURST as usize]);
+    (proxy, client, upstream)
+}
+
+/// All of it is received at once, and then only sent.
+fn burst_in_a_tunnel(mode: Mode) {
+    const STEP: u64 = 2_000;
+    let (_proxy, mut client, _upstream) = narrow_tunnel(mode);
     for _ in 0..BURST / STEP {
         client.skip(STEP);
         std::thread::sleep(Duration::from_millis(40));
     }
+}
+
+fn client_that_only_sends(mode: Mode) {
+    let (_proxy, mut client, mut upstream) = narrow_tunnel(mode);
+    for _ in 0..10 {
+        client.send("x");
+        upstream.expect("x");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    client.skip(BURST);
 }
 
 /// However they come, and behind more of them than a head may have bytes.

@@ -2,19 +2,18 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::client::Client;
 use super::lane::Lane;
-use super::transfer::{self, TransferError};
-use crate::net::deadline::{Slot, Ticks};
+use super::transfer::{self, Hindrance, TransferError};
+use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::{Counter, ServerCounters};
 
-/// The deadline, which both directions have in common: what moves in one keeps the other one open.
-const SLOT: Slot = Slot::Response;
 /// How long a peer that is sent nothing more may take to close.
 const LINGER_FOR: Duration = Duration::from_secs(2);
 
@@ -23,12 +22,70 @@ struct Side<'a> {
     socket: &'a Socket,
     /// The connection is broken, as a send has found. The kernel tells it once: to a receive it looks like the end of the stream.
     broken: Cell<bool>,
+    /// Bytes that its peer had not acknowledged at the last look.
+    unsent: Cell<usize>,
+}
+
+/// Whether a tunnel is in use: what moves in one direction keeps the other one open.
+struct Life<'a> {
+    deadline: &'a Deadline,
+    sides: [Side<'a>; 2],
+    /// How long nothing may move.
+    patience: Cell<Ticks>,
+    /// When something last moved.
+    moved_at: Cell<u32>,
+}
+
+impl Life<'_> {
+    fn moved(&self) {
+        self.moved_at.set(self.deadline.now());
+    }
+
+    /// Whether nothing has moved for too long. What a peer acknowledges moves: it may be long until the kernel takes more.
+    fn is_over(&self) -> bool {
+        for side in &self.sides {
+            let unsent = side.socket.unsent();
+            if unsent < side.unsent.replace(unsent) {
+                self.moved();
+            }
+        }
+        self.rested() > self.patience.get()
+    }
+
+    fn rested(&self) -> Ticks {
+        Ticks::between(self.moved_at.get(), self.deadline.now())
+    }
+
+    /// Sets the deadline of the next look. Acknowledgements show in the difference of two, so it is not as far as the end.
+    fn set_look(&self, slot: Slot) {
+        let patience = self.patience.get();
+        let left = patience.saturating_sub(self.rested());
+        let often = Ticks::of((patience.count() / 8).max(1));
+        self.deadline.set(slot, left.min(often));
+    }
+
+    /// Waits for as long as the tunnel is in use.
+    async fn wait<F>(&self, slot: Slot, wait: F) -> Result<F::Output, Interrupt>
+    where
+        F: Future<Output = io::Result<()>>,
+    {
+        let mut wait = pin!(wait);
+        loop {
+            self.set_look(slot);
+            match self.deadline.guard(slot, wait.as_mut()).await {
+                Err(_) if !self.is_over() => {}
+                waited => return waited,
+            }
+        }
+    }
 }
 
 /// One direction of a tunnel.
 struct Way<'a> {
+    life: &'a Life<'a>,
     from: &'a Side<'a>,
     to: &'a Side<'a>,
+    slot: Slot,
     received: &'a Counter,
     sent: &'a Counter,
     phase: Cell<Phase>,
@@ -54,28 +111,39 @@ pub async fn run(
     counters: &ServerCounters,
     early: &[u8],
 ) -> bool {
-    let [near, far] = [&client.socket, server].map(|socket| Side {
-        socket,
-        broken: Cell::new(false),
-    });
+    let life = Life {
+        deadline: &client.deadline,
+        sides: [&client.socket, server].map(|socket| Side {
+            socket,
+            broken: Cell::new(false),
+            unsent: Cell::new(0),
+        }),
+        patience: Cell::new(lane.timeouts.tunnel_idle),
+        moved_at: Cell::new(client.deadline.now()),
+    };
+    let [near, far] = &life.sides;
     let up = Way {
-        from: &near,
-        to: &far,
+        life: &life,
+        from: near,
+        to: far,
+        slot: Slot::Request,
         received: &lane.counters.bytes_in,
         sent: &counters.bytes_out,
         phase: Cell::new(Phase::Carrying),
     };
     let down = Way {
-        from: &far,
-        to: &near,
+        life: &life,
+        from: far,
+        to: near,
+        slot: Slot::Response,
         received: &counters.bytes_in,
         sent: &lane.counters.bytes_out,
         phase: Cell::new(Phase::Carrying),
     };
     client.leave(lane);
     let pending = client.pending.take();
-    let mut upward = pin!(copy(lane, client, &up, &pending));
-    let mut downward = pin!(copy(lane, client, &down, early));
+    let mut upward = pin!(copy(lane, &up, &pending));
+    let mut downward = pin!(copy(lane, &down, early));
     let mut lingers = false;
     poll_fn(|cx| {
         for (way, copying) in [(&up, upward.as_mut()), (&down, downward.as_mut())] {
@@ -97,7 +165,10 @@ pub async fn run(
         }
         if !lingers {
             lingers = true;
-            client.deadline.set(SLOT, Ticks::from(LINGER_FOR));
+            life.patience.set(Ticks::from(LINGER_FOR));
+            life.moved();
+            life.set_look(Slot::Request);
+            life.set_look(Slot::Response);
         }
         Poll::Pending
     })
@@ -117,8 +188,8 @@ enum End {
     Idle,
 }
 
-async fn copy(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8]) -> End {
-    let end = copy_until_end(lane, client, way, early).await;
+async fn copy(lane: &Lane, way: &Way<'_>, early: &[u8]) -> End {
+    let end = copy_until_end(lane, way, early).await;
     match end {
         End::Finished => way.to.socket.shutdown_write(),
         // It must not take what it got for whole.
@@ -127,33 +198,31 @@ async fn copy(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8]) -> End 
             way.to.socket.reset_on_close();
             way.phase.set(Phase::Dropping);
             // What it sent before may still be there to be passed on.
-            return drop_rest(lane, client, way).await;
+            return drop_rest(lane, way).await;
         }
         End::Idle => {}
     }
     end
 }
 
-async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8]) -> End {
-    let deadline = &client.deadline;
-    let patience = lane.timeouts.tunnel_idle;
-    if let Err(end) = send(lane, client, way, early).await {
+async fn copy_until_end(lane: &Lane, way: &Way<'_>, early: &[u8]) -> End {
+    let from = way.from;
+    if let Err(end) = send(lane, way, early).await {
         return end;
     }
     loop {
-        deadline.set(SLOT, patience);
-        let ready = || deadline.guard(SLOT, way.from.socket.readable());
-        let receive = |buffer: &mut Vec<u8>| transfer::recv_now(lane, way.from.socket, buffer);
+        let ready = || way.life.wait(way.slot, from.socket.readable());
+        let receive = |buffer: &mut Vec<u8>| transfer::recv_now(lane, from.socket, buffer);
         let buffer = match transfer::recv(lane, ready, receive).await {
-            Ok(buffer) if buffer.is_empty() && way.from.broken.get() => return End::SenderGone,
+            Ok(buffer) if buffer.is_empty() && from.broken.get() => return End::SenderGone,
             Ok(buffer) if buffer.is_empty() => return End::Finished,
             Ok(buffer) => buffer,
             Err(TransferError::Overdue) => return End::Idle,
             Err(_) => return End::SenderGone,
         };
         way.received.add(buffer.len() as u64);
-        deadline.set(SLOT, patience);
-        let sent = send(lane, client, way, &buffer).await;
+        way.life.moved();
+        let sent = send(lane, way, &buffer).await;
         lane.bulk.give(buffer);
         if let Err(end) = sent {
             return end;
@@ -161,34 +230,53 @@ async fn copy_until_end(lane: &Lane, client: &Client, way: &Way<'_>, early: &[u8
     }
 }
 
-async fn send(lane: &Lane, client: &Client, way: &Way<'_>, bytes: &[u8]) -> Result<(), End> {
-    let patience = lane.timeouts.tunnel_idle.into();
-    let to = way.to;
-    let sent = transfer::send_all(lane, to.socket, bytes, &client.deadline, SLOT, patience);
-    sent.await.map_err(|error| match error {
-        TransferError::Overdue | TransferError::TooSlow => End::Idle,
-        TransferError::Gone => End::ReceiverGone,
-        TransferError::Reset | TransferError::Refused => {
-            to.broken.set(true);
-            End::ReceiverGone
-        }
-    })?;
+async fn send(lane: &Lane, way: &Way<'_>, bytes: &[u8]) -> Result<(), End> {
+    send_all(lane, way, bytes)
+        .await
+        .map_err(|error| match error {
+            TransferError::Overdue | TransferError::TooSlow => End::Idle,
+            TransferError::Gone => End::ReceiverGone,
+            TransferError::Reset | TransferError::Refused => {
+                way.to.broken.set(true);
+                End::ReceiverGone
+            }
+        })?;
     way.sent.add(bytes.len() as u64);
     Ok(())
 }
 
+/// Sends all of `bytes`, for as long as the tunnel is in use: its receiver may well rest while it is only sending.
+async fn send_all(lane: &Lane, way: &Way<'_>, mut bytes: &[u8]) -> Result<(), TransferError> {
+    let (life, socket) = (way.life, way.to.socket);
+    let mut sent = socket.try_send(bytes);
+    while !matches!(sent, Ok(sent) if sent == bytes.len()) {
+        let left = bytes.len();
+        let hindrance = transfer::account(lane, &mut bytes, sent)?;
+        if bytes.len() < left {
+            life.moved();
+        }
+        match hindrance {
+            Hindrance::Full => life.wait(way.slot, socket.writable()).await??,
+            Hindrance::Shortage if life.is_over() => return Err(TransferError::Overdue),
+            // Nobody tells when there is memory again.
+            Hindrance::Shortage => life.deadline.next_turn().await,
+        }
+        sent = socket.try_send(bytes);
+    }
+    life.moved();
+    Ok(())
+}
+
 /// Drops what the sender still sends: a close with unread bytes would be a reset, which can take what the other direction has brought it.
-async fn drop_rest(lane: &Lane, client: &Client, way: &Way<'_>) -> End {
-    let deadline = &client.deadline;
+async fn drop_rest(lane: &Lane, way: &Way<'_>) -> End {
+    let socket = way.from.socket;
     loop {
-        match deadline.guard(SLOT, way.from.socket.readable()).await {
+        match way.life.wait(way.slot, socket.readable()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return End::Finished,
             Err(_) => return End::Idle,
         }
-        let received =
-            lane.with_scratch(|scratch| transfer::recv_now(lane, way.from.socket, scratch));
-        match received {
+        match lane.with_scratch(|scratch| transfer::recv_now(lane, socket, scratch)) {
             Ok(None) => {}
             Ok(Some(0)) | Err(_) => return End::Finished,
             Ok(Some(count)) => way.received.add(count as u64),
