@@ -238,7 +238,7 @@ proptest! {
     }
 }
 
-/// Whether the client's field of this name goes on: it is not hop-by-hop, and no Connection field names it.
+/// Whether the client's field of this name goes on: it is not hop-by-hop, and no Connection field names it, or may.
 fn travels(name: &str, fields: &[Pair], coding: Coding) -> bool {
     let kind = Name::of(name.as_bytes());
     let named = fields
@@ -251,6 +251,7 @@ fn travels(name: &str, fields: &[Pair], coding: Coding) -> bool {
     match kind {
         Name::Trailer => coding == Coding::ChunkedTrailers,
         Name::Lookalike => false,
+        Name::Expect => true,
         _ => !kind.is_hop_by_hop() && (kind.is_protected() || !named),
     }
 }
