@@ -1,14 +1,16 @@
 //! How much the process's heap holds, counted at the allocator.
 //!
-//! A thread adds what it allocates to a word of its own and takes off what it frees, so counting is a load and a store on a cache
-//! line that nobody else writes to. Only late threads share one. What one thread allocated may be freed by another: a single word means nothing, their sum is exact.
+//! A shard's thread adds what it allocates to a word of its own and takes off what it frees, so counting is a load and a store on a cache
+//! line that nobody else writes to. The other threads share one. What one thread allocated may be freed by another: a single word means
+//! nothing, their sum is exact.
+//!
 //! Counted are the bytes that were asked for. What the allocator rounds up, keeps for the next one or cannot give back comes on top.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
-/// Threads with a word of their own: the shards have one each, for they start before the short-lived threads do. Later ones share one.
+/// Threads that can have a word of their own.
 const OWN: usize = 256;
 
 /// One thread's word, on a pair of cache lines of its own, for CPUs fetch lines in pairs.
@@ -51,6 +53,7 @@ pub fn held() -> u64 {
 /// What `make` gives, and how many bytes this thread allocated for it and did not free; 0 where nothing is counted, or the thread has no
 /// word of its own.
 pub fn made<T>(make: impl FnOnce() -> T) -> (T, u64) {
+    claim();
     let own = || SLOT.get().map_or(0, |slot| slot.0.load(Relaxed));
     let before = own();
     let value = make();
@@ -61,19 +64,22 @@ pub fn made<T>(make: impl FnOnce() -> T) -> (T, u64) {
 fn add(bytes: isize) {
     match SLOT.get() {
         Some(slot) => slot.add(bytes),
-        None => add_first(bytes),
+        None => add_shared(bytes),
     }
 }
 
-/// Gives the thread a slot, while there are any.
 #[cold]
-fn add_first(bytes: isize) {
+fn add_shared(bytes: isize) {
+    SHARED.0.fetch_add(bytes, Relaxed);
+}
+
+/// Gives the calling thread a word of its own, while there are any. It is not given back: for threads that last.
+pub fn claim() {
     let free = |taken| (taken < OWN).then_some(taken + 1);
-    if let Ok(number) = TAKEN.fetch_update(Relaxed, Relaxed, free) {
+    if SLOT.get().is_none()
+        && let Ok(number) = TAKEN.fetch_update(Relaxed, Relaxed, free)
+    {
         SLOT.set(Some(&SLOTS[number]));
-        SLOTS[number].add(bytes);
-    } else {
-        SHARED.0.fetch_add(bytes, Relaxed);
     }
 }
 

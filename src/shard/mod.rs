@@ -86,6 +86,7 @@ pub fn spawn(
     std::thread::Builder::new()
         .name(format!("shard-{}", seat.id))
         .spawn(move || {
+            heap::claim();
             if let Some(cpu) = seat.cpu
                 && !affinity::pin_to(cpu)
             {
