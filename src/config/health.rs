@@ -228,20 +228,12 @@ pub(super) fn passive(
         eject_max.max(eject)
     };
     let max_ejected_percent = table.number("max_ejected") as u8;
-    let idle = servers.iter().filter(|server| server.weight == 0).count();
-    let (servers, needed) = (servers.len(), idle + 1);
-    if needed <= servers && servers * usize::from(max_ejected_percent) < 100 * needed {
-        let flaw = match idle {
-            0 => format!(
-                "no server is ever ejected: {max_ejected_percent} % of {servers} is less than one"
-            ),
-            _ => format!(
-                "no server with a weight is ever ejected: those of weight 0 count as out, and {max_ejected_percent} % of {servers} is \
-                 less than {needed}"
-            ),
-        };
-        let flaw = Flaw::new(flaw);
-        let help = match (100 * needed).div_ceil(servers) {
+    let servers = servers.iter().filter(|server| server.weight > 0).count();
+    if servers > 0 && servers * usize::from(max_ejected_percent) < 100 {
+        let flaw = Flaw::new(format!(
+            "no server is ever ejected: {max_ejected_percent} % of {servers} is less than one"
+        ));
+        let help = match 100_usize.div_ceil(servers) {
             100 => "set max_ejected = 100".to_owned(),
             least => format!("set max_ejected = {least} or more"),
         };

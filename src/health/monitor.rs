@@ -375,11 +375,13 @@ impl Core {
         if before.state != State::Up || !self.judges[server].failed(passive, count, now_ms) {
             return;
         }
-        let servers = group.len();
-        let out = group
-            .filter(|&other| other != server && self.is_out(other))
-            .count();
-        if judge::may_eject(passive, servers, out) {
+        // Beside one of weight 0 the only other server is the only one.
+        let others: Vec<usize> = group
+            .filter(|&other| other != server && self.has_weight(other))
+            .collect();
+        let is_out = |other: &&usize| !self.writer.read(**other).serves();
+        let out = others.iter().filter(is_out).count();
+        if judge::may_eject(passive, others.len() + 1, out) {
             let ejections = judge::next_ejection(&before, passive, now_ms);
             self.writer.write(
                 server,
@@ -392,10 +394,10 @@ impl Core {
         }
     }
 
-    /// Whether no request is sent to this server, clients of its own aside.
-    fn is_out(&self, server: usize) -> bool {
-        let entry = self.writer.read(server);
-        !entry.serves() || entry.weight.unwrap_or(self.weights[server]) == 0
+    /// Whether requests are sent to this server when it is well, and not only those of its own clients.
+    fn has_weight(&self, server: usize) -> bool {
+        let ordered = self.writer.read(server).weight;
+        ordered.unwrap_or(self.weights[server]) > 0
     }
 
     fn obey(&mut self, command: &Command, now_ms: u64) {
