@@ -96,7 +96,7 @@ async fn again(
 ) -> Result<usize, After> {
     let group = request.group;
     group.release();
-    count(lane, group, index, &fault, course.reused);
+    count(lane, client, request, index, &fault, course.reused);
     let server = &group.servers[index];
     let (kind, next) = match another(lane, client, request, index, &fault, course).await {
         Ok(Some(again)) => again,
@@ -168,6 +168,9 @@ async fn give_up(
     course: &mut Course,
 ) -> After {
     if let Some(after) = fault.end() {
+        if let Some(spare) = course.spare.take() {
+            spare.discard(lane, request.group);
+        }
         return ended(lane, request, server, after, course);
     }
     let answer = fault.answer();

@@ -10,7 +10,8 @@ use super::transfer;
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::net::socket::Peek;
-use crate::upstream::group::{Group, Server};
+use crate::telemetry::counters::FailureKind;
+use crate::upstream::group::Server;
 use crate::upstream::pool::Connection;
 
 /// After a whole answer: what becomes of both connections.
@@ -93,13 +94,29 @@ pub(super) fn log(lane: &Lane, request: &Request<'_>, outcome: &Outcome<'_>, cou
 }
 
 /// Counts what went wrong, and tells of a server's failure. Those to connect have been told where the cause was known.
-pub(super) fn count(lane: &Lane, group: &Group, index: usize, fault: &Fault, reused: bool) {
+pub(super) fn count(
+    lane: &Lane,
+    client: &Client,
+    request: &Request<'_>,
+    index: usize,
+    fault: &Fault,
+    reused: bool,
+) {
+    let group = request.group;
     if let Some(kind) = fault.of_server() {
         lane.server(group.servers[index].id).failure(kind).inc();
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
         let idle = reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
-        if !idle && !connects {
+        // It may well wait for a body that does not come: any client could have it taken out of service.
+        let body_is_missing = match fault {
+            Fault::Answer(Failure::Truncated { .. }) => !request.upload.ended(),
+            Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
+                client.awaits_continue.get()
+            }
+            _ => false,
+        };
+        if !idle && !connects && !body_is_missing {
             group.failed(index, kind);
         }
     }
