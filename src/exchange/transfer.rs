@@ -12,9 +12,10 @@ use crate::net::socket::Socket;
 /// Why bytes could not be moved.
 #[derive(Debug)]
 pub enum TransferError {
-    /// The connection is closed or broken.
+    /// The connection is closed.
     Gone,
-    /// The peer has reset the connection. The kernel tells it once: to the next receive it looks like an end of the stream.
+    /// The peer has reset the connection, or cannot be reached any more. The kernel tells it once: to the next receive it looks like an end
+    /// of the stream.
     Reset,
     /// The peer takes no connection. With TCP Fast Open that shows after the first send.
     Refused,
@@ -54,7 +55,10 @@ impl From<Interrupt> for TransferError {
 impl From<io::Error> for TransferError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionReset => Self::Reset,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable => Self::Reset,
             io::ErrorKind::ConnectionRefused => Self::Refused,
             _ => Self::Gone,
         }
