@@ -287,9 +287,11 @@ mod tests {
             let shown = shown(text);
             assert_eq!(shown.len(), text.len());
             assert!(!shown.contains("s3cret"), "{shown}");
-            if shown.contains("name = \"a\"") != name_stays {
-                println!("CASE {text:?}");
-            }
+            assert_eq!(
+                shown.contains("name = \"a\""),
+                name_stays,
+                "{text}\n{shown}"
+            );
         }
     }
 
