@@ -13,6 +13,7 @@ in_each_mode!(
     a_client_that_finishes_sending,
     a_client_that_sends_too_slowly,
     a_server_that_stops_reading,
+    a_client_that_reads_last,
     a_body_that_is_refused,
     an_early_success_waits_no_longer_than_usual_for_the_rest,
 );
@@ -88,6 +89,33 @@ fn a_client_that_stops(mode: Mode) {
         exchange.await_timeout("client_body");
         exchange.expect_rest();
     }
+}
+
+/// It gets to the answer, of which more is under way than the sockets hold, although nobody wants its body.
+fn a_client_that_reads_last(mode: Mode) {
+    const BODY: usize = 8_000_000;
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = 4096\n[timeouts]\nwrite = \"2s\"",
+        )
+        .upstream(&[&origin.address], "send_buffer = 4096")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"
+    ));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    let page = "x".repeat(60_000);
+    upstream.send(format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{page}",
+        page.len()
+    ));
+    client.send(vec![b'x'; BODY]);
+    let response = client.response("PUT");
+    assert_eq!((response.status, response.body.len()), (403, page.len()));
+    client.expect_close();
 }
 
 fn a_client_that_waits_for_100(mode: Mode) {

@@ -382,17 +382,7 @@ async fn linger(lane: &Lane, client: &Client) {
     // Nobody reads it any more, and memory may be short.
     client.pending.take();
     client.deadline.set(Slot::Request, Ticks::from(LINGER_FOR));
-    let mut dropped = 0;
-    while dropped < LINGER_BYTES_MAX {
-        match client.recv(lane).await {
-            Ok(bytes) if bytes.is_empty() => return,
-            Ok(bytes) => {
-                dropped += bytes.len();
-                lane.give(bytes);
-            }
-            Err(_) => return,
-        }
-    }
+    client.discard(lane, LINGER_BYTES_MAX).await;
 }
 
 #[cfg(test)]

@@ -125,6 +125,18 @@ impl Client {
         transfer::recv(lane, ready, |buffer| self.receive(lane, buffer)).await
     }
 
+    /// Receives what still comes and drops it: until the client has finished, the request slot's deadline is over, or `max` bytes have come.
+    pub async fn discard(&self, lane: &Lane, max: usize) {
+        let mut dropped = 0;
+        while dropped < max
+            && let Ok(bytes) = self.recv(lane).await
+            && !bytes.is_empty()
+        {
+            dropped += bytes.len();
+            lane.give(bytes);
+        }
+    }
+
     /// Whether the answer under way is the connection's last: it has had its requests, or the process drains. Then requests that have
     /// come behind it are answered first; a part of a head is none.
     #[inline]

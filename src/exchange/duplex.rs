@@ -42,6 +42,8 @@ pub(super) async fn run(
     }
     let mut upload = pin!(Some(upload.run(lane, client, &connection.socket, outgoing)));
     let mut answer = pin!(answering.run(&connection.socket, start, spare));
+    // What nobody wants is read all the same: the client may send all of it before it reads the answer.
+    let mut unwanted = pin!(None);
     let mut answered = false;
     poll_fn(|cx| {
         if let Some(under_way) = upload.as_mut().as_pin_mut()
@@ -78,6 +80,12 @@ pub(super) async fn run(
             if !answering.wants_rest.get() && upload.is_some() {
                 upload.set(None);
                 client.deadline.clear(Slot::Request);
+                unwanted.set(Some(client.discard(lane, usize::MAX)));
+            }
+            if let Some(discarding) = unwanted.as_mut().as_pin_mut()
+                && discarding.poll(cx).is_ready()
+            {
+                unwanted.set(None);
                 client.presence.begin(lane, client);
             }
             ready!(answer).map_err(Fault::Answer)?;
