@@ -191,11 +191,17 @@ impl Progress {
         Ticks::between(self.at, now) > stall
     }
 
-    /// How long to wait until the next look. Not all of `stall`: the time of an acknowledgement is that of the look that finds it.
+    /// How long to wait until the next look.
     pub fn next_look(&self, stall: Ticks, now: u32) -> Ticks {
-        let left = stall.saturating_sub(Ticks::between(self.at, now));
-        left.min(Ticks::of((stall.count() / 8).max(1)))
+        next_look(stall, Ticks::between(self.at, now))
     }
+}
+
+/// How long to wait until the next look at a peer that has taken nothing for `rested` and may for `stall`. Not all that is left: the time
+/// of an acknowledgement is that of the look that finds it.
+pub fn next_look(stall: Ticks, rested: Ticks) -> Ticks {
+    let often = Ticks::of((stall.count() / 8).max(1));
+    stall.saturating_sub(rested).min(often)
 }
 
 /// Sends what is left of `bytes` after a first send that gave `sent`.

@@ -56,12 +56,10 @@ impl Life<'_> {
         Ticks::between(self.moved_at.get(), self.deadline.now())
     }
 
-    /// Sets the deadline of the next look. Acknowledgements show in the difference of two, so it is not as far as the end.
+    /// Sets the deadline of the next look.
     fn set_look(&self, slot: Slot) {
-        let patience = self.patience.get();
-        let left = patience.saturating_sub(self.rested());
-        let often = Ticks::of((patience.count() / 8).max(1));
-        self.deadline.set(slot, left.min(often));
+        let wait = transfer::next_look(self.patience.get(), self.rested());
+        self.deadline.set(slot, wait);
     }
 
     /// Waits for as long as the tunnel is in use.
