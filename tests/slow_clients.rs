@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Read as _;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use support::{
@@ -296,13 +297,7 @@ fn steady_reader(mode: Mode) {
     let mut upstream = origin.accept();
     upstream.request();
     let length = 400_000;
-    let sender = std::thread::spawn(move || {
-        upstream.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
-        ));
-        upstream.send(vec![b'.'; length]);
-        upstream
-    });
+    let sender = answer(upstream, length);
     client.response_head("GET");
     for _ in 0..40 {
         std::thread::sleep(Duration::from_millis(100));
@@ -310,6 +305,17 @@ fn steady_reader(mode: Mode) {
     }
     assert_eq!(timeouts(&proxy, "response_rate"), 0);
     drop(sender.join().expect("everything was taken"));
+}
+
+/// Sends an answer of this length, as fast as it is taken.
+fn answer(mut upstream: Wire, length: usize) -> JoinHandle<Wire> {
+    std::thread::spawn(move || {
+        upstream.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        upstream.send(vec![b'.'; length]);
+        upstream
+    })
 }
 
 /// The buffers of this proxy are sized by the kernel: a socket has room again when much of it has drained.
@@ -325,13 +331,7 @@ fn small_reader(mode: Mode) {
     let mut upstream = origin.accept();
     upstream.request();
     let (length, rounds, piece) = (16_000_000, 60, 1000);
-    let sender = std::thread::spawn(move || {
-        upstream.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
-        ));
-        upstream.send(vec![b'.'; length]);
-        upstream
-    });
+    let sender = answer(upstream, length);
     client.response_head("GET");
     for _ in 0..rounds {
         std::thread::sleep(Duration::from_millis(50));

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Config, End, Mode, Origin, Proxy, Wire, in_each_mode, ok};
+use support::{Config, End, Mode, Origin, Proxy, Wire, eventually, in_each_mode, ok};
 
 in_each_mode!(
     handshake_and_tunnel,
@@ -286,8 +286,9 @@ fn bytes_are_counted_once_and_as_they_move(mode: Mode) {
     client.send(format!("{HANDSHAKE}{}", "e".repeat(1000)));
     let mut upstream = origin.accept();
     upstream.request_head();
-    let server = proxy.server(0);
-    let sent = server["bytes_out"].as_u64().expect("a number"); // the head
+    let bytes_out = || proxy.server(0)["bytes_out"].as_u64().expect("a number");
+    eventually("the head is counted", || bytes_out() > 0);
+    let sent = bytes_out();
     upstream.send(format!("{SWITCHED}{}", "s".repeat(100)));
     assert_eq!(client.response("GET").status, 101);
     client.read(100);

@@ -164,14 +164,18 @@ mod tests {
         choice.order(addresses.len()).collect()
     }
 
-    #[test]
-    fn what_took_the_last_connection_is_tried_first() {
-        let pool = Pool::new(&config::Pool {
+    fn pool() -> Pool {
+        Pool::new(&config::Pool {
             max_idle: 1,
             idle_timeout: Duration::from_secs(1),
             max_age: None,
             max_requests: None,
-        });
+        })
+    }
+
+    #[test]
+    fn what_took_the_last_connection_is_tried_first() {
+        let pool = pool();
         let (place, choice) = (Place::default(), Choice::default());
         assert_eq!(choice.update(&place, &pool).len(), 0);
         assert!(place.set([1, 2, 3].map(address).into()));
@@ -213,12 +217,7 @@ mod tests {
 
     #[test]
     fn a_connect_from_before_a_move_renews_the_pool_no_more() {
-        let pool = Pool::new(&config::Pool {
-            max_idle: 1,
-            idle_timeout: Duration::from_secs(1),
-            max_age: None,
-            max_requests: None,
-        });
+        let pool = pool();
         let (place, choice) = (Place::default(), Choice::default());
         assert!(place.set([1, 2].map(address).into()));
         let before = choice.update(&place, &pool);
