@@ -269,37 +269,44 @@ fn unknown_key(section: &'static Section, name: &str) -> Flaw {
         name.escape_debug(),
         place(section)
     ));
-    if let Some(near) = nearest(name, section.keys.iter().map(|key| key.name)) {
-        return flaw.help(format!("did you mean `{near}`?"));
+    flaw.help(in_place_of(section, name))
+}
+
+/// What to write in place of a key that the table does not have: one of its own that is meant, or the table that has it; else one of another
+/// table that is meant; else all that there are.
+fn in_place_of(section: &'static Section, name: &str) -> String {
+    let keys = || section.keys.iter().map(|key| key.name);
+    if let Some(near) = nearest(name, keys()) {
+        return format!("did you mean `{near}`?");
     }
-    let alike = section.keys.iter().find(|key| share_a_word(key.name, name));
-    let alike = alike.map(|key| format!("did you mean `{}`?", key.name));
-    let homes = ROOT
-        .all()
-        .into_iter()
-        .filter(|other| other.key(name).is_some());
-    let homes: Vec<_> = homes.map(place).collect();
-    let order = if ROOT.key(name).is_some() {
-        ", before the first [table]"
+    let tables = ROOT.all();
+    let mut help = Vec::new();
+    if let Some(alike) = keys().find(|key| share_a_word(key, name)) {
+        help.push(format!("did you mean `{alike}`?"));
+    }
+    let homes = tables.iter().filter(|table| table.key(name).is_some());
+    let homes: Vec<_> = homes.map(|table| place(table)).collect();
+    if !homes.is_empty() {
+        let order = if ROOT.key(name).is_some() {
+            ", before the first [table]"
+        } else {
+            ""
+        };
+        help.push(format!("`{name}` can stand {}{order}", homes.join(" or ")));
+    }
+    if !help.is_empty() {
+        return help.join(" ");
+    }
+    let others = tables.iter().flat_map(|table| {
+        let alike = table.keys.iter().filter(|key| share_a_word(key.name, name));
+        alike.map(|key| format!("`{}` {}", key.name, place(table)))
+    });
+    let others: Vec<_> = others.take(ALIKE_MAX).collect();
+    if others.is_empty() {
+        format!("there are {}", keys().collect::<Vec<_>>().join(", "))
     } else {
-        ""
-    };
-    let elsewhere =
-        (!homes.is_empty()).then(|| format!("`{name}` can stand {}{order}", homes.join(" or ")));
-    let help: Vec<String> = alike.into_iter().chain(elsewhere).collect();
-    if help.is_empty() {
-        let others = ROOT.all().into_iter().flat_map(|other| {
-            let alike = other.keys.iter().filter(|key| share_a_word(key.name, name));
-            alike.map(move |key| format!("`{}` {}", key.name, place(other)))
-        });
-        let others: Vec<_> = others.take(ALIKE_MAX).collect();
-        if !others.is_empty() {
-            return flaw.help(format!("there is {}", others.join(" and ")));
-        }
-        let keys: Vec<_> = section.keys.iter().map(|key| key.name).collect();
-        return flaw.help(format!("there are {}", keys.join(", ")));
+        format!("there is {}", others.join(" and "))
     }
-    flaw.help(help.join(" "))
 }
 
 /// Whether two names of keys have a part in common, as `header_count` and `headers`.
