@@ -13,6 +13,7 @@ in_each_mode!(
     a_client_that_finishes_sending,
     a_client_that_sends_too_slowly,
     a_server_that_stops_reading,
+    a_server_that_answers_while_it_reads,
     a_client_that_reads_last,
     a_body_that_is_refused,
     an_early_success_waits_no_longer_than_usual_for_the_rest,
@@ -88,6 +89,19 @@ fn a_client_that_stops(mode: Mode) {
         exchange.client.send("x");
         exchange.await_timeout("client_body");
         exchange.expect_rest();
+    }
+}
+
+/// Some have said all that matters with the head, and end their answer when they have read the body.
+fn a_server_that_answers_while_it_reads(mode: Mode) {
+    const BODY: usize = 200_000;
+    for status in STATUSES {
+        let fields = format!("Content-Length: {BODY}");
+        let mut exchange = begin(mode, "", &fields, status);
+        exchange.client.send(vec![b'x'; BODY]);
+        exchange.upstream.expect(vec![b'x'; BODY]);
+        exchange.upstream.send("4\r\nlast\r\n0\r\n\r\n");
+        exchange.client.expect("4\r\nlast\r\n0\r\n\r\n");
     }
 }
 

@@ -247,6 +247,7 @@ fn attempt(
         answering
             .reset
             .set(matches!(sent, Err(TransferError::Reset)));
+        answering.wants_rest.set(sent.is_ok());
         if course.retries_left > 0 && may_act_twice(request) {
             answering.unwanted_statuses = group.retry_statuses.as_ref();
         }

@@ -20,6 +20,7 @@ impl Answering<'_> {
         async move {
             self.client.presence.answered();
             self.lane.counters.bytes_out.add(start.out.len() as u64);
+            self.leaving.set(true);
             let sent = transfer::send_queued(
                 self.lane,
                 &self.client.socket,
@@ -28,6 +29,7 @@ impl Answering<'_> {
                 self.patience(),
             )
             .await;
+            self.leaving.set(false);
             self.client.deadline.clear(Slot::Response);
             self.lane.give(std::mem::take(&mut start.out));
             sent.map_err(client_failure)?;
@@ -162,7 +164,8 @@ impl Answering<'_> {
     pub(super) async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         self.lane.counters.bytes_out.add(bytes.len() as u64);
         let deadline = &self.client.deadline;
-        transfer::send_all(
+        self.leaving.set(true);
+        let sent = transfer::send_all(
             self.lane,
             &self.client.socket,
             bytes,
@@ -170,8 +173,9 @@ impl Answering<'_> {
             Slot::Response,
             self.patience(),
         )
-        .await
-        .map_err(client_failure)
+        .await;
+        self.leaving.set(false);
+        sent.map_err(client_failure)
     }
 }
 

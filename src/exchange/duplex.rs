@@ -14,8 +14,8 @@ use super::upload::UploadError;
 use crate::net::deadline::Slot;
 use crate::upstream::pool::Connection;
 
-/// Sends the rest of the body and passes the answer on at the same time. After an answer that came early the server still gets the rest
-/// where it may want it.
+/// Sends the rest of the body and passes the answer on at the same time. The server gets what comes until it has answered, and after an
+/// early answer the rest too where it may want that.
 pub(super) async fn run(
     answering: &Answering<'_>,
     request: &mut Request<'_>,
@@ -40,31 +40,38 @@ pub(super) async fn run(
     } else {
         client.deadline.clear(Slot::Response);
     }
-    let mut upload = pin!(Some(upload.run(lane, client, &connection.socket, outgoing)));
+    let mut upload = pin!(Some(upload.run(answering, &connection.socket, outgoing)));
     let mut answer = pin!(answering.run(&connection.socket, start, spare));
-    // What nobody wants is read all the same: the client may send all of it before it reads the answer.
+    // What the server does not get any more is read all the same: the client may send all of it before it reads the answer.
     let mut unwanted = pin!(None);
+    let mut failed = false;
     let mut answered = false;
     poll_fn(|cx| {
         if let Some(under_way) = upload.as_mut().as_pin_mut()
             && let Poll::Ready(result) = under_way.poll(cx)
         {
             upload.set(None);
+            failed = result.is_err();
             match result {
                 Ok(()) => answering.uploading.set(false),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
                 Err(UploadError::ServerReset) => answering.reset.set(true),
                 Err(error) => {
-                    let begun = answering.interim_leaving.get();
+                    let begun = answering.leaving.get();
                     let fault = Fault::Upload { error, begun };
                     if !answering.head_seen.get() {
                         return Poll::Ready(Err(fault));
                     }
-                    if let Some(kind) = fault.timeout() {
+                    if answering.wants_rest.get()
+                        && let Some(kind) = fault.timeout()
+                    {
                         lane.counters.timeout(kind).inc();
                     }
                 }
+            }
+            if failed {
+                answering.wants_rest.set(false);
             }
             if !answering.head_seen.get() {
                 client
@@ -77,9 +84,10 @@ pub(super) async fn run(
         }
         if !answered {
             let answer = answer.as_mut().poll(cx);
-            if !answering.wants_rest.get() && upload.is_some() {
-                upload.set(None);
-                client.deadline.clear(Slot::Request);
+            // Before the head, another attempt may want it.
+            if failed && answering.head_seen.get() {
+                failed = false;
+                client.presence.end(client);
                 unwanted.set(Some(client.discard(lane, usize::MAX)));
             }
             if let Some(discarding) = unwanted.as_mut().as_pin_mut()

@@ -48,9 +48,7 @@ impl Answering<'_> {
         let left = deadline.left(Slot::Response);
         let awaited = self.client.awaits_continue.get();
         let held = self.client.presence.hold();
-        self.interim_leaving.set(true);
         self.send(out).await?;
-        self.interim_leaving.set(false);
         self.client.presence.release(held);
         // The client may have begun its body meanwhile, without 100: the server's time has stopped.
         let left = left.filter(|_| awaited == self.client.awaits_continue.get());

@@ -201,7 +201,7 @@ impl<'l> Reading<'l, '_> {
             upload, outgoing, ..
         } = self.request(request)?;
         let taken = upload.take_at_hand(self.lane, rest, outgoing)?;
-        let awaits_continue = taken == 0 && self.expects_continue();
+        let awaits_continue = taken == 0 && !upload.ended() && self.expects_continue();
         self.client.awaits_continue.set(awaits_continue);
         Ok(taken)
     }

@@ -172,9 +172,10 @@ pub struct Answering<'x> {
     pub reset: Cell<bool>,
     /// The final head has come.
     pub head_seen: Cell<bool>,
-    /// An interim response is being sent.
-    pub interim_leaving: Cell<bool>,
-    /// The server may want the rest of the request's body: before its final head has come, and after some.
+    /// A part of the answer, or an interim response, is being sent.
+    pub leaving: Cell<bool>,
+    /// The server is owed the rest of the request's body: before its final head has come, and after some. After others it gets what comes
+    /// while it answers.
     pub wants_rest: Cell<bool>,
     /// After the answer the client's connection can wait for the rest of the request's body, which the server may still want.
     pub awaits_upload: Cell<bool>,
@@ -205,7 +206,7 @@ impl<'x> Answering<'x> {
             uploading: Cell::new(!request.upload.ended()),
             reset: Cell::new(false),
             head_seen: Cell::new(false),
-            interim_leaving: Cell::new(false),
+            leaving: Cell::new(false),
             wants_rest: Cell::new(true),
             awaits_upload: Cell::new(false),
             started,
@@ -491,7 +492,7 @@ impl Answering<'_> {
         let until_close =
             coding == Coding::Identity && matches!(framing, Framing::Chunked | Framing::UntilClose);
         let server_persists = options.persistent(head.minor);
-        let wants_rest = self.wants_rest(head.status);
+        let wants_rest = self.wants_rest.get() && self.may_want_rest(head.status);
         let persistent = !until_close
             && self.traits.persistent
             && (wants_rest && server_persists || !self.uploading.get())
@@ -528,7 +529,13 @@ impl Answering<'_> {
 
     /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that still waits
     /// for 100 (Continue) will not send one.
-    fn wants_rest(&self, status: u16) -> bool {
+    fn may_want_rest(&self, status: u16) -> bool {
         status < 300 && !self.client.awaits_continue.get()
+    }
+
+    /// Whether the client takes nothing of an answer that leaves without the rest of the request's body. Some send all of that before
+    /// they read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.head_seen.get() && self.leaving.get() && !self.wants_rest.get()
     }
 }

@@ -1,11 +1,13 @@
 //! A request's body on its way to the server.
 
 use std::io;
+use std::time::Duration;
 
 use super::client::Client;
 use super::lane::Lane;
 use super::pace::{Debt, Pace};
 use super::presence::Look;
+use super::response::Answering;
 use super::transfer::{self, Hindrance, Progress, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
@@ -24,13 +26,16 @@ pub enum UploadError {
     ClientSlow,
     /// The body is malformed or too large.
     Refused(Refusal),
-    /// The server closed its connection; it may have answered first.
+    /// The server closed its connection, or turns out to read no more; it may have answered first.
     ServerGone,
     /// The server reset its connection. It may have answered first, but an answer that ends with the connection is not whole.
     ServerReset,
     /// The server stopped reading.
     ServerOverdue,
 }
+
+/// How long a server takes nothing until it is looked whether it, and the client too, will.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of a request's body that has not been sent.
 #[derive(Debug)]
@@ -110,14 +115,14 @@ impl Upload {
     /// far; a body that is small enough is added to it.
     pub async fn run(
         &mut self,
-        lane: &Lane,
-        client: &Client,
+        answering: &Answering<'_>,
         server: &Socket,
         sent: &mut Vec<u8>,
     ) -> Result<(), UploadError> {
+        let Answering { lane, client, .. } = *answering;
         while !self.ended() {
-            let input = self.receive(lane, client).await?;
-            let passed = self.pass(lane, client, server, &input, sent).await;
+            let input = self.receive(answering).await?;
+            let passed = self.pass(answering, server, &input, sent).await;
             lane.give(input);
             passed?;
         }
@@ -126,7 +131,8 @@ impl Upload {
     }
 
     /// The next bytes from the client. While it waits for 100 (Continue) its time stands still: the server's runs.
-    async fn receive(&mut self, lane: &Lane, client: &Client) -> Result<Vec<u8>, UploadError> {
+    async fn receive(&mut self, answering: &Answering<'_>) -> Result<Vec<u8>, UploadError> {
+        let Answering { lane, client, .. } = *answering;
         let timeout = lane.timeouts.client_body;
         let rate = lane.timeouts.client_body_rate.as_ref();
         let pace = rate
@@ -146,12 +152,10 @@ impl Upload {
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
             Ok(input) => input,
-            Err(TransferError::Overdue | TransferError::TooSlow) if patience < timeout => {
+            Err(TransferError::Overdue) if patience < timeout => {
                 return Err(UploadError::ClientSlow);
             }
-            Err(TransferError::Overdue | TransferError::TooSlow) => {
-                return Err(UploadError::ClientOverdue);
-            }
+            Err(TransferError::Overdue) => return Err(UploadError::ClientOverdue),
             Err(_) => return Err(UploadError::ClientGone),
         };
         if let Some(pace) = pace {
@@ -159,8 +163,8 @@ impl Upload {
             pace.settle(waited, input.len())
                 .map_err(|_| UploadError::ClientSlow)?;
         }
-        // It may begin without 100 (RFC 9110 section 10.1.1), which stops the server's time.
-        if client.awaits_continue.replace(false) {
+        // It may begin without 100 (RFC 9110 section 10.1.1), which stops the server's time for its head.
+        if client.awaits_continue.replace(false) && !answering.head_seen.get() {
             client.deadline.clear(Slot::Response);
         }
         Ok(input)
@@ -169,24 +173,24 @@ impl Upload {
     /// Passes on what of the body `input` holds.
     async fn pass(
         &mut self,
-        lane: &Lane,
-        client: &Client,
+        answering: &Answering<'_>,
         server: &Socket,
         input: &[u8],
         sent: &mut Vec<u8>,
     ) -> Result<(), UploadError> {
+        let Answering { lane, client, .. } = *answering;
         if self.reader.is_plain() {
             let taken = self.reader.take_plain(input.len());
             self.keep(lane, &input[..taken], taken as u64, sent);
             keep_rest(client, &input[taken..]);
-            return self.send(lane, client, server, &input[..taken]).await;
+            return self.send(answering, server, &input[..taken]).await;
         }
         let mut output = lane.take_for(input.len());
         let passed = match self.transfer(lane, input, &mut output) {
             Ok(moved) => {
                 self.keep(lane, &output, moved.data, sent);
                 keep_rest(client, &input[moved.consumed..]);
-                self.send(lane, client, server, &output).await
+                self.send(answering, server, &output).await
             }
             Err(why) => Err(UploadError::Refused(why)),
         };
@@ -196,8 +200,7 @@ impl Upload {
 
     async fn send(
         &self,
-        lane: &Lane,
-        client: &Client,
+        answering: &Answering<'_>,
         server: &Socket,
         bytes: &[u8],
     ) -> Result<(), UploadError> {
@@ -205,7 +208,7 @@ impl Upload {
         if bytes.is_empty() {
             return Ok(());
         }
-        let written = &lane.server(self.server).bytes_out;
+        let written = &answering.lane.server(self.server).bytes_out;
         match server.try_send(bytes) {
             Ok(sent) if sent == bytes.len() => {
                 written.add(sent as u64);
@@ -213,7 +216,7 @@ impl Upload {
             }
             sent => {
                 let is_last = self.ended();
-                let rest = send_rest(lane, client, server, written, bytes, sent, is_last);
+                let rest = send_rest(answering, server, written, bytes, sent, is_last);
                 Box::pin(rest).await
             }
         }
@@ -233,14 +236,14 @@ impl Upload {
 /// `is_last` when no more follows from the client.
 #[cold]
 async fn send_rest(
-    lane: &Lane,
-    client: &Client,
+    answering: &Answering<'_>,
     server: &Socket,
     written: &Counter,
     mut bytes: &[u8],
     sent: io::Result<usize>,
     is_last: bool,
 ) -> Result<(), UploadError> {
+    let Answering { lane, client, .. } = *answering;
     let patience = lane.timeouts.write;
     let mut look_after = lane.timeouts.client_gone_check;
     let may_ask = is_last && look_after.is_some();
@@ -262,6 +265,7 @@ async fn send_rest(
             deadline.next_turn().await;
         } else {
             let wait = progress.next_look(patience, deadline.now());
+            let wait = wait.min(Ticks::from(LOOK_EVERY));
             let wait = look_after.map_or(wait, |look| look.min(wait));
             deadline.set(Slot::Request, wait);
             let waited = deadline.guard(Slot::Request, server.writable()).await;
@@ -269,6 +273,12 @@ async fn send_rest(
             match waited {
                 Ok(Err(error)) => return Err(server_error(error)),
                 Ok(Ok(())) => {}
+                Err(_)
+                    if answering.is_unread()
+                        && progress.is_overdue(Ticks::from(LOOK_EVERY), deadline.now()) =>
+                {
+                    return Err(UploadError::ServerGone);
+                }
                 Err(_) if look_after.is_none() => {}
                 Err(_) => match client.presence.look_now(lane, client, may_ask) {
                     Look::Gone => return Err(UploadError::ClientGone),
