@@ -40,10 +40,6 @@ impl Load for Active {
             .sum()
     }
 
-    fn total(&self) -> u32 {
-        1000
-    }
-
     fn full(&self, _: usize) -> bool {
         false
     }

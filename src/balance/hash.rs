@@ -91,9 +91,9 @@ impl Hash {
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let key = key.unwrap_or_else(|| self.rng.next());
-        // A sum over all servers and shards, so it is made once.
+        // Over all shards, so it is made once. Those that are not live have no share.
         let total = if self.bound.is_some() {
-            load.total()
+            live.iter().map(|c| load.active(c.server())).sum()
         } else {
             0
         };
@@ -124,7 +124,8 @@ impl Hash {
     }
 
     /// Bounded load (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018): a server takes a
-    /// request only while it has fewer in flight than `bound` times its fair share of the `total`, counted with this request.
+    /// request only while it has fewer in flight than `bound` times its fair share of the live servers' `total`, counted with this
+    /// request.
     fn within_bound(&self, server: usize, total: u32, load: &impl Load) -> bool {
         let Some(bound) = self.bound else { return true };
         let weight = self.standing[server].weight;

@@ -98,9 +98,6 @@ pub trait Load {
     /// Requests that a server is working on.
     fn active(&self, server: usize) -> u32;
 
-    /// Requests that all servers are working on. Only bounded load asks.
-    fn total(&self) -> u32;
-
     /// Whether a server has all the requests it may have, so that it cannot take this one.
     fn full(&self, server: usize) -> bool;
 }

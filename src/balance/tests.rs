@@ -39,10 +39,6 @@ impl Load for Active {
         self.counts[server]
     }
 
-    fn total(&self) -> u32 {
-        self.counts.iter().sum()
-    }
-
     fn full(&self, server: usize) -> bool {
         self.max.is_some_and(|max| self.counts[server] >= max)
     }

@@ -20,7 +20,6 @@ pub struct InFlight {
     first_id: usize,
     /// Of each server; empty when none has a limit.
     limits: Vec<Limits>,
-    servers: usize,
 }
 
 impl InFlight {
@@ -39,7 +38,6 @@ impl InFlight {
                     connections: server.max_connections.unwrap_or(u32::MAX),
                 })
                 .collect(),
-            servers: servers.len(),
         }
     }
 
@@ -90,12 +88,6 @@ impl Load for Room<'_> {
         self.load.active(server)
     }
 
-    fn total(&self) -> u32 {
-        (0..self.load.servers)
-            .map(|server| self.load.active(server))
-            .sum()
-    }
-
     #[inline]
     fn full(&self, server: usize) -> bool {
         self.load
@@ -139,7 +131,7 @@ mod tests {
             load: &load,
             servers: &[],
         };
-        assert_eq!((room.active(0), room.active(1), room.total()), (6, 12, 18));
+        assert_eq!((room.active(0), room.active(1)), (6, 12));
         let full = |server| load.full(server, || false);
         assert_eq!((full(0), full(1)), (true, false));
         shards[0].servers[1].active.set(0);
