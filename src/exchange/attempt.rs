@@ -96,7 +96,7 @@ async fn again(
 ) -> Result<usize, After> {
     let group = request.group;
     group.release();
-    count(lane, client, request, index, &fault, course.reused);
+    count(lane, client, request, index, &fault, course);
     let server = &group.servers[index];
     let (kind, next) = match another(lane, client, request, index, &fault, course).await {
         Ok(Some(again)) => again,

@@ -100,13 +100,13 @@ pub(super) fn count(
     request: &Request<'_>,
     index: usize,
     fault: &Fault,
-    reused: bool,
+    course: &Course,
 ) {
     let group = request.group;
     if let Some(kind) = fault.of_server() {
         lane.server(group.servers[index].id).failure(kind).inc();
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
-        let idle = reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
+        let idle = course.reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
         // It may well wait for a body that does not come: any client could have it taken out of service.
         let body_is_missing = match fault {
@@ -116,7 +116,10 @@ pub(super) fn count(
             }
             _ => false,
         };
-        if !idle && !connects && !body_is_missing {
+        // A request that has failed by its status is not counted again when the body breaks off.
+        let got = course.partial.as_deref();
+        let is_told = got.is_some_and(|got| group.is_failure(got.status));
+        if !idle && !connects && !body_is_missing && !is_told {
             group.failed(index, kind);
         }
     }

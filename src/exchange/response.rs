@@ -397,6 +397,13 @@ impl Answering<'_> {
         let framing = framing::response(head, bytes, self.traits.to_head)?;
         self.head_seen.set(true);
         self.client.deadline.clear(Slot::Response);
+        let arrived = Arrived::new(head, bytes);
+        if head.status == 101 {
+            self.switch(arrived, rest, start)?;
+        } else {
+            self.final_response(arrived, framing, rest, start)?;
+        }
+        // Not before: what is no answer after all counts as a failure.
         let head_us = self.started.elapsed().as_micros() as u64;
         let counters = self.lane.server(self.server.id);
         counters.latency.record(head_us);
@@ -404,12 +411,6 @@ impl Answering<'_> {
         counters.responses.count(head.status);
         if self.group.sticky.is_some() {
             sticky::count(self.traits.bond, self.index, counters);
-        }
-        let arrived = Arrived::new(head, bytes);
-        if head.status == 101 {
-            self.switch(arrived, rest, start)?;
-        } else {
-            self.final_response(arrived, framing, rest, start)?;
         }
         start.finish.status = head.status;
         start.finish.head_us = head_us;

@@ -55,7 +55,7 @@ impl Spare {
             Err(failure) => {
                 course.partial = Some(Box::new(self.start.finish));
                 let fault = Fault::Answer(failure);
-                conclusion::count(lane, client, request, index, &fault, course.reused);
+                conclusion::count(lane, client, request, index, &fault, course);
                 let after = fault.end().unwrap_or(After::Close);
                 conclusion::ended(lane, request, server, after, course)
             }

@@ -306,6 +306,12 @@ impl Group {
         }
     }
 
+    /// Whether this status counts as a failure of the server.
+    pub fn is_failure(&self, status: u16) -> bool {
+        let watch = self.watch.as_ref();
+        watch.is_some_and(|watch| watch.is_failure(status))
+    }
+
     /// Tells that a server failed. It must not look fast because it fails fast, so the timeout is its latency.
     pub fn failed(&self, server: usize, kind: FailureKind) {
         let failure = failure(kind);

@@ -1,0 +1,94 @@
+//! What counts against a server, and what does not.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode};
+
+in_each_mode!(
+    a_failure_status_whose_body_breaks_off_is_one_failure,
+    an_answer_put_aside_that_breaks_off_is_one_failure,
+    a_failure_status_that_is_no_answer_is_one_failure,
+);
+
+/// A proxy that asks the servers in their order.
+fn start(mode: Mode, servers: &[&str], settings: &str, passive: &str) -> Proxy {
+    Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(
+            servers,
+            &format!("policy = \"first\"\n{settings}\n[upstream.passive]\n{passive}"),
+        )
+        .start()
+}
+
+/// Reports are told in milliseconds.
+fn expect_up(proxy: &Proxy) {
+    std::thread::sleep(Duration::from_millis(300));
+    let server = proxy.server(0);
+    assert_eq!(server["state"], "up", "{server}");
+}
+
+fn expect_ejected(proxy: &Proxy) {
+    eventually("the ejection", || proxy.server(0)["state"] == "ejected");
+}
+
+/// One request on a connection of its own, to the end of its answer.
+fn ask(proxy: &Proxy) -> String {
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let (answer, _) = client.read_to_end();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Asserts that each of four requests, answered by the first server with `answer` and a close, is one failure of it.
+#[track_caller]
+fn expect_one_failure_each(proxy: &Proxy, origin: &Origin, answer: &str, status: &str) {
+    for round in 1..=4 {
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| ask(proxy));
+            let mut upstream = origin.accept();
+            upstream.request();
+            upstream.send(answer);
+            drop(upstream);
+            let got = client.join().expect("an answer");
+            assert!(got.starts_with(status), "{got}");
+        });
+        if round == 3 {
+            expect_up(proxy);
+        }
+    }
+    expect_ejected(proxy);
+}
+
+const CUT_OFF: &str = "HTTP/1.1 500 X\r\nContent-Length: 10\r\n\r\nabc";
+
+fn a_failure_status_whose_body_breaks_off_is_one_failure(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let passive = "fall = 4\nstatuses = \"500\"";
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", passive);
+    expect_one_failure_each(&proxy, &origin, CUT_OFF, "HTTP/1.1 500 ");
+    assert_eq!(proxy.server(0)["failures"]["truncated"], 4);
+}
+
+fn an_answer_put_aside_that_breaks_off_is_one_failure(mode: Mode) {
+    let (origin, dead) = (Origin::bind(), Origin::nowhere());
+    let settings = "retry_statuses = \"500\"\nretry_budget = \"off\"";
+    let passive = "fall = 4\nstatuses = \"500\"\nmax_ejected = 100";
+    let proxy = start(mode, &[&origin.address, &dead], settings, passive);
+    expect_one_failure_each(&proxy, &origin, CUT_OFF, "HTTP/1.1 500 ");
+    assert_eq!(proxy.server(0)["failures"]["truncated"], 4);
+}
+
+fn a_failure_status_that_is_no_answer_is_one_failure(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let passive = "fall = 4\nstatuses = \"500\"";
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", passive);
+    let answer = "HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n";
+    expect_one_failure_each(&proxy, &origin, answer, "HTTP/1.1 502 ");
+    let server = proxy.server(0);
+    assert_eq!(server["failures"]["bad_response"], 4, "{server}");
+    assert_eq!(server["responses"]["5xx"], 0, "{server}");
+    assert_eq!(server["latency"]["count"], 0, "{server}");
+}
