@@ -10,6 +10,9 @@ in_each_mode!(
     a_failure_status_whose_body_breaks_off_is_one_failure,
     an_answer_put_aside_that_breaks_off_is_one_failure,
     a_failure_status_that_is_no_answer_is_one_failure,
+    a_server_that_closes_for_want_of_a_body_has_not_failed,
+    a_server_that_switches_for_want_of_a_body_has_not_failed,
+    garbage_is_a_failure_whatever_the_client_sends,
 );
 
 /// A proxy that asks the servers in their order.
@@ -91,4 +94,48 @@ fn a_failure_status_that_is_no_answer_is_one_failure(mode: Mode) {
     assert_eq!(server["failures"]["bad_response"], 4, "{server}");
     assert_eq!(server["responses"]["5xx"], 0, "{server}");
     assert_eq!(server["latency"]["count"], 0, "{server}");
+}
+
+/// The status of the answer to `request`, whose body does not come, when the first server answers its head with `answer` and closes.
+fn without_body(proxy: &Proxy, origin: &Origin, request: &str, answer: &str) -> u16 {
+    let mut client = proxy.connect();
+    client.send(request);
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send(answer);
+    drop(upstream);
+    client.response("POST").status
+}
+
+const BODILESS: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n";
+
+/// The server may have waited for the body, and if that counted, any client could have it taken out.
+fn a_server_that_closes_for_want_of_a_body_has_not_failed(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
+    // The second closes in the middle of a head.
+    for answer in ["", "HTTP/1.1 200"] {
+        assert_eq!(without_body(&proxy, &origin, BODILESS, answer), 502);
+    }
+    assert_eq!(proxy.server(0)["failures"]["closed"], 2);
+    expect_up(&proxy);
+}
+
+/// It takes up what it was offered, and too soon only because the body is missing.
+fn a_server_that_switches_for_want_of_a_body_has_not_failed(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\n";
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    assert_eq!(without_body(&proxy, &origin, request, answer), 502);
+    assert_eq!(proxy.server(0)["failures"]["bad_response"], 1);
+    expect_up(&proxy);
+}
+
+fn garbage_is_a_failure_whatever_the_client_sends(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
+    let answer = "SSH-2.0-x\r\n\r\n";
+    assert_eq!(without_body(&proxy, &origin, BODILESS, answer), 502);
+    expect_ejected(&proxy);
 }

@@ -110,7 +110,15 @@ pub(super) fn count(
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
         // It may well wait for a body that does not come: any client could have it taken out of service.
         let body_is_missing = match fault {
-            Fault::Answer(Failure::Truncated { .. }) => !request.upload.ended(),
+            Fault::Answer(
+                Failure::NoAnswer
+                | Failure::Server(FailureKind::Closed)
+                | Failure::Truncated { .. },
+            ) => !request.upload.ended(),
+            // Garbage is garbage, but a 101 may only be too early.
+            Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
+                request.traits.upgrade && !request.upload.ended()
+            }
             Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
                 client.awaits_continue.get()
             }
