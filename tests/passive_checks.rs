@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode};
+use support::{Config, Mode, Origin, Proxy, Wire, eventually, in_each_mode};
 
 in_each_mode!(
     a_failure_status_whose_body_breaks_off_is_one_failure,
@@ -13,6 +13,7 @@ in_each_mode!(
     a_server_that_closes_for_want_of_a_body_has_not_failed,
     a_server_that_switches_for_want_of_a_body_has_not_failed,
     garbage_is_a_failure_whatever_the_client_sends,
+    an_answer_that_a_client_held_up_and_the_server_broke_off_is_no_failure,
 );
 
 /// A proxy that asks the servers in their order.
@@ -137,5 +138,30 @@ fn garbage_is_a_failure_whatever_the_client_sends(mode: Mode) {
     let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
     let answer = "SSH-2.0-x\r\n\r\n";
     assert_eq!(without_body(&proxy, &origin, BODILESS, answer), 502);
+    expect_ejected(&proxy);
+}
+
+/// A server gives up when nobody takes its answer.
+fn an_answer_that_a_client_held_up_and_the_server_broke_off_is_no_failure(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "", "fall = 1");
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let quiet = Duration::from_secs(2);
+    upstream.send_until_full(&vec![b'.'; 1 << 16], quiet, 900_000_000);
+    drop(upstream);
+    client.read_to_end();
+    eventually("the end is seen", || {
+        proxy.server(0)["failures"]["truncated"] == 1
+    });
+    expect_up(&proxy);
+    // One that is taken at once and breaks off is.
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    drop(upstream);
+    client.read_to_end();
     expect_ejected(&proxy);
 }

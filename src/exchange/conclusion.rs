@@ -108,16 +108,16 @@ pub(super) fn count(
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
         let idle = course.reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
-        // It may well wait for a body that does not come: any client could have it taken out of service.
-        let body_is_missing = match fault {
-            Fault::Answer(
-                Failure::NoAnswer
-                | Failure::Server(FailureKind::Closed)
-                | Failure::Truncated { .. },
-            ) => !request.upload.ended(),
+        let body_is_missing = !request.upload.ended();
+        // It may well wait for a body that does not come, or for a client that reads nothing: any could have it taken out of service.
+        let is_the_clients = match fault {
+            Fault::Answer(Failure::NoAnswer | Failure::Server(FailureKind::Closed)) => {
+                body_is_missing
+            }
+            Fault::Answer(Failure::Truncated { held_up, .. }) => *held_up || body_is_missing,
             // Garbage is garbage, but a 101 may only be too early.
             Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
-                request.traits.upgrade && !request.upload.ended()
+                request.traits.upgrade && body_is_missing
             }
             Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
                 client.awaits_continue.get()
@@ -127,7 +127,7 @@ pub(super) fn count(
         // A request that has failed by its status is not counted again when the body breaks off.
         let got = course.partial.as_deref();
         let is_told = got.is_some_and(|got| group.is_failure(got.status));
-        if !idle && !connects && !body_is_missing && !is_told {
+        if !idle && !connects && !is_the_clients && !is_told {
             group.failed(index, kind);
         }
     }

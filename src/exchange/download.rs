@@ -5,9 +5,12 @@ use super::rare::rare;
 use super::response::{Answering, Failure, Start};
 use super::transfer::{self, Patience, TransferError};
 use crate::http1::body::{Coding, Reader};
-use crate::net::deadline::Slot;
+use crate::net::deadline::{Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
+
+/// When a client has held an answer up for longer than this in all, the server may have broken it off for that.
+const HELD_UP_MAX: Ticks = Ticks::of(10);
 
 impl Answering<'_> {
     /// Passes on an answer that has begun.
@@ -45,7 +48,11 @@ impl Answering<'_> {
         let coding = start.coding;
         // A body with a length is seen to be cut off by it.
         let until_close = coding == Coding::Identity && !matches!(start.reader, Reader::Length(_));
-        let truncated = Failure::Truncated { until_close };
+        let truncated = Failure::Truncated {
+            until_close,
+            held_up: false,
+        };
+        let mut held_up = 0;
         if until_close {
             // Also when it is the process that ends.
             self.client.socket.reset_on_close();
@@ -54,23 +61,30 @@ impl Answering<'_> {
             self.client
                 .deadline
                 .set(Slot::Response, self.group.response_body_ticks);
+            let broken_off = Failure::Truncated {
+                until_close,
+                held_up: Ticks::of(held_up) > HELD_UP_MAX,
+            };
             let input = self.receive_body(server).await.map_err(|why| match why {
                 Failure::ClientGone => why,
                 Failure::Server(FailureKind::ResponseTimeout) => {
                     self.lane.counters.timeout(TimeoutKind::ResponseBody).inc();
                     truncated
                 }
-                _ => truncated,
+                _ => broken_off,
             })?;
             if input.is_empty() {
-                self.end_of_stream(&start.reader, coding, truncated).await?;
+                self.end_of_stream(&start.reader, coding, broken_off)
+                    .await?;
                 break;
             }
             self.lane
                 .server(self.server.id)
                 .bytes_in
                 .add(input.len() as u64);
+            let since = self.client.deadline.now();
             let passed = self.pass(&input, start, truncated).await;
+            held_up += Ticks::between(since, self.client.deadline.now()).count();
             self.lane.give(input);
             passed?;
         }

@@ -40,6 +40,8 @@ pub enum Failure {
     Truncated {
         /// The client finds the end of the body by the connection's end.
         until_close: bool,
+        /// The client took the answer so slowly that the server may have given up on it.
+        held_up: bool,
     },
     /// The client is gone.
     ClientGone,

@@ -95,7 +95,9 @@ impl Fault {
         match self {
             // What a slow client has not taken yet would else stay with the kernel.
             Self::Answer(
-                Failure::Truncated { until_close: true }
+                Failure::Truncated {
+                    until_close: true, ..
+                }
                 | Failure::ClientSlow
                 | Failure::ClientStalled,
             )
