@@ -17,6 +17,7 @@ in_each_mode!(
     ip_hash_goes_by_the_client_that_a_trusted_proxy_names,
     least_latency_prefers_the_fast_server,
     a_server_does_not_look_fast_by_statuses_that_are_failures,
+    least_latency_does_not_learn_how_slowly_a_client_sends,
     backups_serve_when_no_other_is_left,
     a_full_server_is_passed_over,
     without_a_server_there_is_an_answer,
@@ -257,6 +258,29 @@ fn a_server_does_not_look_fast_by_statuses_that_are_failures(mode: Mode) {
         let of_ill = ill.targets().len();
         assert!(of_ill <= 5, "{of_ill} of 50 with {settings}");
     }
+}
+
+fn least_latency_does_not_learn_how_slowly_a_client_sends(mode: Mode) {
+    let serve = |name: &'static str| {
+        Origin::bind().serve(move |_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            ok(name)
+        })
+    };
+    let servers = [serve("a"), serve("b")];
+    let addresses = [&*servers[0].address, &*servers[1].address];
+    let upstream = "policy = \"least_latency\"";
+    let proxy = config(mode, "shards = 1", upstream, &addresses, &[""; 2]).start();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    client.send("x");
+    let server = usize::from(client.response("POST").text() == "b");
+    let [a, b, _] = shares(&mut client, 30);
+    assert!(
+        [a, b][server] > 0,
+        "{a} and {b} after an upload to {server}"
+    );
 }
 
 fn backups_serve_when_no_other_is_left(mode: Mode) {

@@ -53,7 +53,7 @@ pub(super) async fn run(
             upload.set(None);
             failed = result.is_err();
             match result {
-                Ok(()) => answering.uploading.set(false),
+                Ok(()) => answering.uploaded(),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
                 Err(UploadError::ServerReset) => answering.reset.set(true),

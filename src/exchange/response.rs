@@ -170,6 +170,8 @@ pub struct Answering<'x> {
     pub server: &'x Server,
     /// The request's body is still under way.
     pub uploading: Cell<bool>,
+    /// Microseconds from the start until the request's body had been sent; the most that there can be before that.
+    pub uploaded_us: Cell<u64>,
     /// The server has reset the connection, as a send has found.
     pub reset: Cell<bool>,
     /// The final head has come.
@@ -198,6 +200,7 @@ impl<'x> Answering<'x> {
         index: usize,
         started: Instant,
     ) -> Self {
+        let uploading = !request.upload.ended();
         Self {
             lane,
             client,
@@ -205,7 +208,8 @@ impl<'x> Answering<'x> {
             group: request.group,
             index,
             server: &request.group.servers[index],
-            uploading: Cell::new(!request.upload.ended()),
+            uploading: Cell::new(uploading),
+            uploaded_us: Cell::new(if uploading { u64::MAX } else { 0 }),
             reset: Cell::new(false),
             head_seen: Cell::new(false),
             leaving: Cell::new(false),
@@ -256,6 +260,17 @@ impl Answering<'_> {
             }
             self.pass_on(server, start).await
         }
+    }
+
+    /// Tells that the server has got the request's body.
+    pub(super) fn uploaded(&self) {
+        self.uploading.set(false);
+        self.uploaded_us.set(self.elapsed_us());
+    }
+
+    /// Microseconds since the attempt began.
+    fn elapsed_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
 
     /// Whether another server is to be asked after such an answer.
@@ -406,10 +421,12 @@ impl Answering<'_> {
             self.final_response(arrived, framing, rest, start)?;
         }
         // Not before: what is no answer after all counts as a failure.
-        let head_us = self.started.elapsed().as_micros() as u64;
+        let head_us = self.elapsed_us();
         let counters = self.lane.server(self.server.id);
         counters.latency.record(head_us);
-        self.group.answered(self.index, head.status, head_us);
+        // How long the client took for its body is not the server's latency.
+        let latency_us = head_us.checked_sub(self.uploaded_us.get());
+        self.group.answered(self.index, head.status, latency_us);
         counters.responses.count(head.status);
         if self.group.sticky.is_some() {
             sticky::count(self.traits.bond, self.index, counters);

@@ -292,16 +292,16 @@ impl Group {
         }
     }
 
-    /// Tells that a server answered with this status, and how long that took. With a status that is a failure it must not look fast
-    /// either.
+    /// Tells that a server answered with this status, and how long that took since it had the request; `None` when it has not got all of
+    /// it. With a status that is a failure it must not look fast either.
     #[inline]
-    pub fn answered(&self, server: usize, status: u16, latency_us: u64) {
+    pub fn answered(&self, server: usize, status: u16, latency_us: Option<u64>) {
         let watch = self.watch.as_ref();
         let is_failure = watch.is_some_and(|watch| watch.answered(server, status));
         let unwanted = self.retry_statuses.as_ref();
         if is_failure || unwanted.is_some_and(|statuses| statuses.contains(status)) {
             self.learn(server, self.failed_after.1.as_micros() as u64);
-        } else {
+        } else if let Some(latency_us) = latency_us {
             self.learn(server, latency_us);
         }
     }
