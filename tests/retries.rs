@@ -18,6 +18,7 @@ in_each_mode!(
     an_answer_that_was_put_aside_outlives_a_dead_server,
     an_answer_that_was_put_aside_and_cut_off_is_not_whole,
     an_answer_that_is_not_needed_leaves_its_connection,
+    an_answer_that_was_put_aside_keeps_its_server_busy,
     an_answer_that_comes_before_the_body_has_ended_goes_to_the_client,
     a_kept_body_is_sent_again,
     a_body_that_is_not_kept_is_not_sent_again,
@@ -256,6 +257,42 @@ fn an_answer_that_is_not_needed_leaves_its_connection(mode: Mode) {
         });
     }
     assert_eq!(single.connections(), 1);
+}
+
+/// Its server still sends the rest: whoever waits for that to end must not stop it.
+fn an_answer_that_was_put_aside_keeps_its_server_busy(mode: Mode) {
+    let (ill, silent) = (Origin::bind(), Origin::bind());
+    let servers = [&ill.address, &silent.address]
+        .map(|address| format!("{{ address = \"{address}\", max_requests = 1 }}"));
+    let proxy = Config::new(mode)
+        .tables(ADMIN)
+        .tables(&format!(
+            "[[upstream]]\nname = \"app\"\npolicy = \"first\"\n{ON_5XX}\nserver = [{}]",
+            servers.join(", ")
+        ))
+        .start();
+    let active = |index: usize| proxy.server(index)["active"].as_u64();
+    for better in [Some(answer(200, "well")), None] {
+        let (mut client, mut first) = proxy.reach(&ill);
+        first.send("HTTP/1.1 503 X\r\nConnection: close\r\nContent-Length: 4\r\n\r\nil");
+        let mut second = silent.accept();
+        second.request();
+        assert_eq!((active(0), active(1)), (Some(1), Some(1)));
+        assert_eq!(proxy.get("/").status, 503, "there is no room");
+        if let Some(better) = better {
+            second.send(better);
+            assert_eq!(client.response("GET").text(), "well");
+        } else {
+            drop(second);
+            client.read_until(b"il");
+            assert_eq!(active(0), Some(1));
+            first.send("l.");
+            client.expect("l.");
+        }
+        eventually("both have room again", || {
+            (active(0), active(1)) == (Some(0), Some(0))
+        });
+    }
 }
 
 fn an_answer_that_comes_before_the_body_has_ended_goes_to_the_client(mode: Mode) {

@@ -275,8 +275,7 @@ fn attempt(
         let is_sent = sent.is_ok() && !answering.uploading.get();
         start.finish.reusable &= is_sent;
         if let Err(fault) = answered {
-            let reset = answering.reset.get();
-            return Err(set_aside(fault, index, start, connection, reset, course));
+            return Err(set_aside(fault, &answering, start, connection, course));
         }
         if !is_sent {
             discard_unsent(&connection);
@@ -299,19 +298,13 @@ fn attempt(
 #[cold]
 fn set_aside(
     fault: Fault,
-    index: usize,
+    answering: &Answering<'_>,
     start: Start,
     connection: Box<Connection>,
-    reset: bool,
     course: &mut Course,
 ) -> Fault {
     if let Fault::Answer(Failure::Unwanted) = fault {
-        return Fault::Status(Box::new(Spare {
-            index,
-            start,
-            connection,
-            reset,
-        }));
+        return Fault::Status(Box::new(Spare::new(answering, start, connection)));
     }
     if start.has_begun() {
         course.partial = Some(Box::new(start.finish));

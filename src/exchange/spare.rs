@@ -1,13 +1,15 @@
 //! An answer that was put aside while other servers are asked for a better one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::client::{After, Client};
 use super::conclusion;
-use super::lane::{Held, Lane};
+use super::lane::Lane;
 use super::request::Request;
 use super::response::{Answering, Start};
 use super::retry::{Course, Fault};
+use crate::telemetry::counters::ShardCounters;
 use crate::upstream::group::Group;
 use crate::upstream::pool::Connection;
 
@@ -15,16 +17,34 @@ use crate::upstream::pool::Connection;
 #[derive(Debug)]
 pub(super) struct Spare {
     /// The server, by index in the group.
-    pub(super) index: usize,
+    index: usize,
     /// The beginning of the answer; the rest is still to be read.
-    pub(super) start: Start,
+    start: Start,
     /// Where the rest comes from.
-    pub(super) connection: Box<Connection>,
+    connection: Box<Connection>,
     /// The server has reset that connection.
-    pub(super) reset: bool,
+    reset: bool,
+    /// While the rest of it is still to come.
+    running: Option<Running>,
 }
 
 impl Spare {
+    /// What `answering` has read of an answer.
+    pub(super) fn new(
+        answering: &Answering<'_>,
+        start: Start,
+        connection: Box<Connection>,
+    ) -> Self {
+        let is_under_way = !start.reader.ended();
+        Self {
+            index: answering.index,
+            start,
+            connection,
+            reset: answering.reset.get(),
+            running: is_under_way.then(|| Running::new(answering.lane, answering.server.id)),
+        }
+    }
+
     /// Passes the answer on after all.
     pub(super) async fn deliver(
         mut self,
@@ -35,7 +55,6 @@ impl Spare {
     ) -> After {
         let (group, index) = (request.group, self.index);
         let server = &group.servers[index];
-        let _running = Held::new(&lane.server(server.id).active);
         let answering = Answering::new(lane, client, request, index, Instant::now());
         answering.reset.set(self.reset);
         client.presence.begin(lane, client);
@@ -72,6 +91,31 @@ impl Spare {
             drop(self.connection);
         }
         lane.give(self.start.into_buffer());
+        drop(self.running);
         group.release();
+    }
+}
+
+/// One more exchange that runs on a server, for as long as it lives.
+#[derive(Debug)]
+struct Running {
+    counters: Arc<ShardCounters>,
+    server: usize,
+}
+
+impl Running {
+    /// Counts one to the server with this flat index.
+    fn new(lane: &Lane, server: usize) -> Self {
+        lane.server(server).active.inc();
+        Self {
+            counters: Arc::clone(&lane.counters),
+            server,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.counters.servers[self.server].active.dec();
     }
 }
