@@ -53,6 +53,10 @@ fn each_timeout(mode: Mode) {
             "write, to a client that has finished",
             finished_client_that_does_not_read,
         ),
+        (
+            "write, of answers of our own",
+            client_that_does_not_read_our_answers,
+        ),
         ("write, to the origin", origin_that_does_not_read),
         ("tunnel_idle", idle_tunnel),
         (
@@ -344,6 +348,21 @@ fn finished_client_that_does_not_read(mode: Mode) {
     client.finish_sending();
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
     let _ = upstream.try_send(vec![b'.'; 100 << 20]);
+    expect_timeout(&proxy, "write");
+}
+
+fn client_that_does_not_read_our_answers(mode: Mode) {
+    let proxy = Config::new(mode)
+        .tables(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"\n\
+             [timeouts]\nwrite = \"500ms\"\n[admin]\naddress = \"127.0.0.1:0\"",
+        )
+        .upstream(&[&Origin::nowhere()], "")
+        .tables("[[route]]\npath = \"/routed\"\nupstream = \"app\"")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    let _ = (0..10_000).find(|_| client.try_send(&requests).is_err());
     expect_timeout(&proxy, "write");
 }
 

@@ -6,11 +6,11 @@ use super::record::{self, Outcome};
 use super::request::Request;
 use super::response::{Failure, Finish};
 use super::retry::{Course, Fault};
-use super::transfer;
+use super::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
 use crate::net::deadline::Slot;
 use crate::net::socket::Peek;
-use crate::telemetry::counters::FailureKind;
+use crate::telemetry::counters::{FailureKind, TimeoutKind};
 use crate::upstream::group::Server;
 use crate::upstream::pool::Connection;
 
@@ -179,6 +179,11 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
     .await;
     lane.give(out);
     let after = match (sent, form.persistent) {
+        // What it has not taken yet would else stay with the kernel.
+        (Err(TransferError::Overdue), _) => {
+            lane.counters.timeout(TimeoutKind::Write).inc();
+            After::Reset
+        }
         (Err(_), _) => After::Close,
         (Ok(()), true) => After::KeepAlive,
         (Ok(()), false) => After::Linger,
