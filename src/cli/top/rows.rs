@@ -7,8 +7,8 @@ use crate::cli::table::{
     Column, left, milliseconds, or_dash, percent, right, shard_state, sum, text,
 };
 
-/// How a row looks, where there is colour. Its words say the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a row looks, where there is colour. Its words say the same. The worst is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mood {
     Plain,
     Title,

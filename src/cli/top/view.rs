@@ -1,6 +1,6 @@
 //! What `ringlane top` shows: the status page as lines of text.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -83,41 +83,54 @@ impl View {
 
     /// All lines.
     pub(super) fn lines(&self) -> Vec<Line> {
-        let mut lines = self.head();
-        if let Some(last) = &self.last {
-            lines.extend(moody(&SERVERS, &self.servers(last), Server::mood));
-            lines.push(Line::new(Mood::Plain, ""));
-            lines.extend(moody(&SHARDS, &self.shards(last), Shard::mood));
-            lines.push(Line::new(Mood::Plain, &imbalance(&last.status)));
-        }
-        lines
+        self.fitting(usize::MAX).0
     }
 
-    /// The lines that fit into so many rows: the servers give way.
+    /// The lines that fit into so many rows.
     pub(super) fn visible(&self, rows: usize) -> Vec<Line> {
-        let mut lines = self.lines();
         // The last row stays free for the cursor, the one before it tells the keys.
         let room = rows.saturating_sub(2);
-        let titles = self.head().len() + 1;
-        let servers = self
-            .last
-            .as_ref()
-            .map_or(0, |last| self.servers(last).len());
-        let over = lines.len().saturating_sub(room).min(servers);
-        let first = self.first.min(over);
-        if over > 0 {
-            let shown = servers - over;
-            lines.drain(titles + first + shown..titles + servers);
-            lines.drain(titles..titles + first);
-        }
+        let (mut lines, hidden) = self.fitting(room);
         lines.truncate(room);
-        let hidden = match over {
-            0 => String::new(),
-            over => format!("   {over} servers are not shown"),
-        };
         let keys = format!("q quit   s sort ({}){hidden}", self.sort.name());
         lines.push(Line::new(Mood::Title, &keys));
         lines
+    }
+
+    /// First the shards give way, until they have half of the rows; then the servers, which can be scrolled. With what is not shown, in
+    /// words.
+    fn fitting(&self, rows: usize) -> (Vec<Line>, String) {
+        let mut lines = self.head();
+        let Some(last) = &self.last else {
+            return (lines, String::new());
+        };
+        let mut servers = moody(&SERVERS, &self.servers(last), Server::mood);
+        let mut shards = moody(&SHARDS, &self.shards(last), Shard::mood);
+        let (titles, between) = ([servers.remove(0), shards.remove(0)], 2);
+        let room = rows.saturating_sub(lines.len() + titles.len() + between);
+        let shards_shown = room.saturating_sub(servers.len()).max(room / 2);
+        let shards_hidden = shards.len().saturating_sub(shards_shown);
+        if shards_hidden > 0 {
+            shards.sort_by_key(|shard| Reverse(shard.mood));
+            shards.truncate(shards_shown);
+        }
+        let servers_hidden = servers.len().saturating_sub(room - shards.len());
+        servers.drain(..self.first.min(servers_hidden));
+        servers.truncate(room - shards.len());
+        let [servers_title, shards_title] = titles;
+        lines.push(servers_title);
+        lines.extend(servers);
+        lines.push(Line::new(Mood::Plain, ""));
+        lines.push(shards_title);
+        lines.extend(shards);
+        lines.push(Line::new(Mood::Plain, &imbalance(&last.status)));
+        let hidden = match (servers_hidden, shards_hidden) {
+            (0, 0) => String::new(),
+            (servers, 0) => format!("   {servers} servers are not shown"),
+            (0, shards) => format!("   {shards} shards are not shown"),
+            (servers, shards) => format!("   {servers} servers, {shards} shards are not shown"),
+        };
+        (lines, hidden)
     }
 
     fn head(&self) -> Vec<Line> {
@@ -323,6 +336,30 @@ mod tests {
             view.scroll(1);
             assert!(view.visible(rows).len() <= rows.max(1), "{rows} rows");
         }
+    }
+
+    #[test]
+    fn many_shards_leave_rows_for_the_servers() {
+        let mut view = View::new(Sort::Configured);
+        let mut status = status(1);
+        let shard =
+            |number| json!({ "number": number, "running": number != 40, "stalled": number == 50 });
+        status["shards"] = (0..64).map(shard).collect();
+        view.take(status, Instant::now());
+        let text = shown(&view.visible(24));
+        assert_eq!(text.matches("\napp ").count(), 3, "{text}");
+        assert!(text.contains("imbalance"), "{text}");
+        assert!(text.contains("   52 shards are not shown"), "{text}");
+        let of_shards = text.split_once("\nSHARD").expect("a table").1;
+        let numbers: Vec<_> = of_shards.lines().skip(1).take(4).collect();
+        let starts = ["40 ", "50 ", "0 ", "1 "];
+        assert!(
+            numbers
+                .iter()
+                .zip(starts)
+                .all(|(line, start)| line.starts_with(start)),
+            "those in trouble first: {text}"
+        );
     }
 
     #[test]
