@@ -27,7 +27,7 @@ use crate::telemetry::view::{IoReport, View};
 use crate::upstream::resolve;
 
 /// What a service heeds. Those by which other servers read their configuration again or are replaced must not end it.
-const SERVICE_SIGNALS: [c_int; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+pub const SERVICE_SIGNALS: [c_int; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 /// What a program in a terminal heeds. SIGHUP ends it with the terminal.
 pub const TERMINAL_SIGNALS: [c_int; 2] = [SIGTERM, SIGINT];
 /// How long the last lines of the access log may take.
@@ -69,17 +69,6 @@ pub struct Server {
     identity: Identity,
     events: Receiver<Event>,
     shards: usize,
-}
-
-/// Runs the proxy until a signal ends it. The exit code is 0 after a complete drain.
-pub fn run(config: Config) -> ExitCode {
-    match Server::start(config, &SERVICE_SIGNALS) {
-        Ok(server) => server.wait(),
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 impl Server {
@@ -206,7 +195,7 @@ impl Server {
         format!("{mode}{flags}{reason}")
     }
 
-    /// Waits for a signal, drains, and ends. A second signal ends at once.
+    /// Waits for a signal, drains, and ends. A second signal ends at once. The exit code is 0 after a complete drain.
     pub fn wait(self) -> ExitCode {
         let mut deadline: Option<Instant> = None;
         let mut running = self.shards;

@@ -229,18 +229,41 @@ fn warnings_are_printed_and_do_not_refuse() {
 
 #[test]
 fn a_wrong_rust_log_exits_2() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
-    command
-        .args(["run", "--config", "config/ringlane.toml"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = command
-        .env("RUST_LOG", "ringlane=nonsense")
-        .output()
-        .expect("the program starts");
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("RUST_LOG is `ringlane=nonsense`"),
-        "{}",
-        stderr(&output)
-    );
+    // With a filter that is taken it would end with 1: the address is none of ours.
+    let text = "[[listen]]\naddress = \"192.0.2.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let path = file("rust-log.toml", text).display().to_string();
+    for (filter, told) in [
+        (
+            "ringlane=nonsense",
+            "RUST_LOG: `ringlane=nonsense` is not a filter",
+        ),
+        ("inof", "RUST_LOG: `inof` is not a level"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringlane"))
+            .args(["run", "--config", &path])
+            .env("RUST_LOG", filter)
+            .output()
+            .expect("the program starts");
+        let errors = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(told), "{errors}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_told_even_where_the_log_is_off() {
+    let rest = "[[listen]]\naddress = \"192.0.2.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    for level in ["off", "info", "ringlane=off,info"] {
+        let name = format!("level-{}.toml", level.len());
+        let text = format!("[log]\nlevel = \"{level}\"\n{rest}");
+        let path = file(&name, &text).display().to_string();
+        let output = ringlane(&["run", "--config", &path]);
+        assert_eq!(output.status.code(), Some(1), "{level}");
+        let errors = stderr(&output);
+        assert_eq!(
+            errors.matches("listen on 192.0.2.1:0").count(),
+            1,
+            "{level}: {errors}"
+        );
+    }
 }

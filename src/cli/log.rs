@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, check_log_filter};
 
 const VARIABLE: &str = "RUST_LOG";
 
@@ -28,13 +28,13 @@ pub(super) fn start(log: &Log) -> Result<(), String> {
 }
 
 fn filter(variable: Option<String>, configured: &str) -> Result<EnvFilter, String> {
-    let parse = |text: &str| EnvFilter::builder().parse(text);
-    match variable.filter(|text| !text.is_empty()) {
-        Some(text) => parse(&text)
-            .map_err(|error| format!("{VARIABLE} is `{text}`, which is no filter: {error}")),
-        None => parse(configured)
-            .map_err(|error| format!("[log] level is `{configured}`, which is no filter: {error}")),
+    let given = variable.filter(|text| !text.is_empty());
+    if let Some(text) = &given {
+        check_log_filter(text).map_err(|error| format!("{VARIABLE}: {error}"))?;
     }
+    // The configured one has been checked as well.
+    let filter = given.as_deref().unwrap_or(configured);
+    Ok(EnvFilter::builder().parse_lossy(filter))
 }
 
 /// Colours are for terminals, and for people who have not turned them off (no-color.org).
@@ -55,6 +55,7 @@ mod tests {
             (Some("debug"), "info", Some("debug")),
             (Some("ringlane=trace"), "warn", Some("ringlane=trace")),
             (Some("ringlane=nonsense"), "info", None),
+            (Some("inof"), "info", None),
         ];
         for (variable, configured, expected) in cases {
             let found = filter(variable.map(str::to_owned), configured).ok();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, WRONG_USE, load, log, say};
+use crate::server::{SERVICE_SIGNALS, Server};
 
 const AFTER_HELP: &str = "\
 SIGTERM and SIGINT stop accepting and let running exchanges finish, up to shutdown_timeout.
@@ -29,5 +30,15 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         say(&format!("error: {error}"));
         return ExitCode::from(WRONG_USE);
     }
-    crate::server::run(config)
+    match Server::start(config, &SERVICE_SIGNALS) {
+        Ok(server) => server.wait(),
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            // A log that is off must not hide why nothing runs.
+            if !tracing::enabled!(tracing::Level::ERROR) {
+                say(&format!("error: cannot start: {error}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -156,6 +156,14 @@ fn log(table: &Reader<'_>) -> Log {
     }
 }
 
+/// Checks a filter of the event log that stands in no file.
+///
+/// # Errors
+/// A sentence for people.
+pub fn check_log_filter(text: &str) -> Result<(), String> {
+    log_filter(text).map(drop).map_err(Flaw::into_sentence)
+}
+
 /// Checks a `tracing` filter. A word alone must be a level: the filter's own parser takes `inof` for a target of that name.
 fn log_filter(text: &str) -> Result<String, Flaw> {
     for directive in text.split(',').map(str::trim) {

@@ -156,6 +156,14 @@ impl Flaw {
         }
     }
 
+    /// Message and help, where there is no place to show.
+    pub(super) fn into_sentence(self) -> String {
+        match self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message,
+        }
+    }
+
     /// Puts the key's name before the message.
     pub(super) fn of(self, key: &str) -> Self {
         Self {
