@@ -236,6 +236,49 @@ fn what_cannot_be_reached_exits_1() {
     greeter.join().expect("greeted");
 }
 
+/// What answers with JSON is not for that the status listener.
+#[test]
+fn what_another_server_answers_is_no_success() {
+    let page = r#"{"ok": true, "name": "another"}"#;
+    let stranger = Origin::bind().serve(move |_| support::last("200 OK", page));
+    let admin = ["--admin", &stranger.address];
+    let commands: [&[&str]; 6] = [
+        &["status"],
+        &["status", "--json"],
+        &["drain", "app", "a"],
+        &["up", "app", "a"],
+        &["weight", "app", "a", "7"],
+        &["weight", "app", "a", "configured"],
+    ];
+    for command in commands {
+        let output = ctl(&[command, &admin[..]].concat(), None);
+        expect_failure(&output, 1, "is this the status listener?");
+    }
+}
+
+/// The right server, and not what was ordered.
+#[test]
+fn an_order_that_is_not_shown_is_no_success() {
+    let page = r#"{"name": "a", "state": "up", "order": null, "weight": 5, "configured_weight": 1, "active": 0}"#;
+    let stale = Origin::bind().serve(move |_| support::last("200 OK", page));
+    let commands: [(&[&str], bool); 6] = [
+        (&["drain", "app", "a"], false),
+        (&["up", "app", "b"], false),
+        (&["weight", "app", "a", "7"], false),
+        (&["weight", "app", "a", "configured"], false),
+        (&["up", "app", "a"], true),
+        (&["weight", "app", "a", "5"], true),
+    ];
+    for (command, good) in commands {
+        let output = ctl(&[command, &["--admin", &stale.address]].concat(), None);
+        if good {
+            expect_success(&output);
+        } else {
+            expect_failure(&output, 1, "is this the status listener?");
+        }
+    }
+}
+
 #[test]
 fn wrong_use_exits_2() {
     let empty = file("ctl-empty", "").display().to_string();

@@ -204,6 +204,34 @@ fn what_cannot_be_reached_is_said() {
     }
 }
 
+/// Nor does a stranger's page steer the terminal.
+#[test]
+fn what_another_server_answers_is_no_success() {
+    let page = "\x1b[2J\x1b]0;owned\x07 no page";
+    for (answer, told) in [
+        (
+            support::last("404 Not Found", page),
+            "]0;owned? no page (status 404)",
+        ),
+        (
+            support::last("200 OK", "{}"),
+            "is this the status listener?",
+        ),
+        (
+            support::last("200 OK", "[]"),
+            "is this the status listener?",
+        ),
+        (support::last("200 OK", "hello"), "is not JSON"),
+    ] {
+        let stranger = Origin::bind().serve(move |_| answer.clone());
+        let failed = output(&["--once", "--admin", &stranger.address]);
+        let text = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(1), "{text:?}");
+        assert!(text.contains(told) && !text.contains('\x1b'), "{text:?}");
+        assert_eq!(failed.stdout, b"");
+    }
+}
+
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let (_proxy, _origin, admin) = proxy();

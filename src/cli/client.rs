@@ -4,6 +4,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::table::plain;
+
 /// Where it is unless told otherwise.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -12,6 +16,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A status page of thousands of servers is a few megabytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 const FIELDS_MAX: usize = 64;
+/// Of what a refusal says, in characters.
+const REFUSAL_MAX: usize = 400;
+/// The likeliest reason for an answer that cannot be the listener's.
+pub(super) const STRANGE: &str = "is this the status listener?";
 
 /// Where a status listener is.
 #[derive(Clone, Debug)]
@@ -22,9 +30,9 @@ pub(super) struct Client {
 
 /// What it answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+struct Answer {
+    status: u16,
+    body: String,
 }
 
 impl Client {
@@ -46,31 +54,38 @@ impl Client {
         }
     }
 
-    /// Asks for a page.
+    /// The status page, and its text.
     ///
     /// # Errors
-    /// As [`Client::post`].
-    pub(super) fn get(&self, path: &str) -> Result<Answer, String> {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\n{}\r\n", self.fields()))
+    /// As [`Client::post`], or the page is none of a status listener.
+    pub(super) fn status(&self) -> Result<(Value, String), String> {
+        let request = format!("GET /lb/status HTTP/1.1\r\n{}\r\n", self.fields());
+        let text = accepted(self.exchange(&request)?)?;
+        let status = document(&text)?;
+        if !status["pid"].is_u64() || !status["upstreams"].is_array() {
+            return Err(format!("the answer is no status page; {STRANGE}"));
+        }
+        Ok((status, text))
     }
 
-    /// Sends JSON, with a token if there is one.
+    /// Sends JSON, with a token if there is one. The answer is JSON as well.
     ///
     /// # Errors
-    /// A sentence for the user: nobody answers there, or not in HTTP.
+    /// A sentence for the user: nobody answers there, or not so, or refuses.
     pub(super) fn post(
         &self,
         path: &str,
         token: Option<&str>,
         json: &str,
-    ) -> Result<Answer, String> {
+    ) -> Result<Value, String> {
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
-        self.exchange(&format!(
+        let answer = self.exchange(&format!(
             "POST {path} HTTP/1.1\r\n{}{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
             self.fields(),
             authorization.unwrap_or_default(),
             json.len(),
-        ))
+        ))?;
+        document(&accepted(answer)?)
     }
 
     fn fields(&self) -> String {
@@ -95,9 +110,7 @@ impl Client {
         exchanged.map_err(failed)?;
         parse(&bytes).ok_or_else(|| {
             let authority = &self.authority;
-            format!(
-                "http://{authority}: the answer is not whole HTTP/1.1; is this the status listener?"
-            )
+            format!("http://{authority}: the answer is not whole HTTP/1.1; {STRANGE}")
         })
     }
 
@@ -111,6 +124,24 @@ impl Client {
         }
         Err(last)
     }
+}
+
+/// The body of an answer that is a success; otherwise what it says went wrong.
+fn accepted(Answer { status, body }: Answer) -> Result<String, String> {
+    if status == 200 {
+        return Ok(body);
+    }
+    let error = serde_json::from_str(&body)
+        .ok()
+        .and_then(|refusal: Value| Some(refusal.get("error")?.as_str()?.to_owned()));
+    let error = error.unwrap_or_else(|| body.trim().to_owned());
+    let error: String = error.chars().take(REFUSAL_MAX).collect();
+    Err(format!("{} (status {status})", plain(&error)))
+}
+
+fn document(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("the answer is not JSON: {error}; {STRANGE}"))
 }
 
 /// Where a listener that listens on this address is reached from its own machine.

@@ -3,16 +3,16 @@
 mod status;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::client::{Answer, Client, DEFAULT_ADDRESS, reachable};
-use super::table::plain;
+use super::client::{Client, STRANGE};
+use super::place::Place;
 use super::{WRONG_USE, say};
-use crate::config::{Admin, Reading, Token, read_token};
+use crate::config::{Admin, Token, read_token};
 
 const VARIABLE: &str = "RINGLANE_TOKEN";
 const WEIGHT_MAX: u16 = 1000;
@@ -35,22 +35,11 @@ Exit code: 0 when done, 1 when the proxy cannot be reached or refuses, 2 for wro
 pub(super) struct CtlArgs {
     #[command(flatten)]
     place: Place,
-    #[command(subcommand)]
-    command: Command,
-}
-
-/// Where the proxy is, and what it wants to hear.
-#[derive(Args, Debug)]
-struct Place {
-    /// Where the status listener is, HOST:PORT
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    admin: Option<String>,
     /// A file with the token
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
-    /// The proxy's configuration, for address and token
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
 }
 
 #[derive(Subcommand, Debug)]
@@ -122,102 +111,59 @@ pub(super) fn run(args: &CtlArgs) -> ExitCode {
 
 /// What to print.
 fn obey(args: &CtlArgs) -> Result<String, Failure> {
-    let admin = args.place.configured()?;
-    let client = args.place.client(admin.as_ref())?;
-    let state = |state| format!("{{\"state\":\"{state}\"}}");
+    let admin = args.place.configured().map_err(Failure::Use)?;
+    let client = args.place.client(admin.as_ref()).map_err(Failure::Use)?;
     let (server, order) = match &args.command {
         Command::Status { json } => return show(&client, *json),
-        Command::Drain(server) => (server, state("drain")),
-        Command::Down(server) => (server, state("down")),
-        Command::Up(server) => (server, state("up")),
-        Command::Weight { server, weight } => {
-            let weight = weight.map_or("null".to_owned(), |weight| weight.to_string());
-            (server, format!("{{\"weight\":{weight}}}"))
-        }
+        Command::Drain(server) => (server, json!({"state": "drain"})),
+        Command::Down(server) => (server, json!({"state": "down"})),
+        Command::Up(server) => (server, json!({"state": "up"})),
+        Command::Weight { server, weight } => (server, json!({"weight": weight})),
     };
-    let token = args.place.token(admin)?;
+    let token = token(args.token_file.as_deref(), admin)?;
     let path = format!(
         "/lb/servers/{}/{}",
         encoded(&server.upstream),
         encoded(&server.server)
     );
-    let answer = client.post(&path, token.as_ref().map(Token::secret), &order);
-    let text = accepted(answer.map_err(Failure::Proxy)?)?;
-    Ok(status::line(&server.upstream, &document(&text)?))
+    let token = token.as_ref().map(Token::secret);
+    let shown = client.post(&path, token, &order.to_string());
+    let shown = shown.map_err(Failure::Proxy)?;
+    if shown["name"] != *server.server || !is_carried_out(&order, &shown) {
+        return Err(Failure::Proxy(format!(
+            "the answer does not show the order; {STRANGE}"
+        )));
+    }
+    Ok(status::line(&server.upstream, &shown))
+}
+
+/// Whether a server's page shows what was ordered.
+fn is_carried_out(order: &Value, page: &Value) -> bool {
+    match (order["state"].as_str(), order["weight"].as_u64()) {
+        (Some("up"), _) => page.get("order") == Some(&Value::Null),
+        (Some(state), _) => page["order"] == state,
+        (None, Some(weight)) => page["weight"] == weight,
+        (None, None) => page["weight"].is_u64() && page["weight"] == page["configured_weight"],
+    }
 }
 
 fn show(client: &Client, json: bool) -> Result<String, Failure> {
-    let text = accepted(client.get("/lb/status").map_err(Failure::Proxy)?)?;
-    if json {
-        return Ok(text);
-    }
-    Ok(status::page(&document(&text)?))
+    let (status, text) = client.status().map_err(Failure::Proxy)?;
+    Ok(if json { text } else { status::page(&status) })
 }
 
-fn document(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text)
-        .map_err(|error| Failure::Proxy(format!("the answer is not JSON: {error}")))
-}
-
-/// The body of an answer that is a success; otherwise what it says went wrong.
-fn accepted(Answer { status, body }: Answer) -> Result<String, Failure> {
-    if status == 200 {
-        return Ok(body);
+/// `None` when none is given: a proxy on loopback may want none.
+fn token(file: Option<&Path>, configured: Option<Admin>) -> Result<Option<Token>, Failure> {
+    if let Some(path) = file {
+        let failed = |error| Failure::Use(format!("{}: {error}", path.display()));
+        return read_token(path).map(Some).map_err(failed);
     }
-    let error = serde_json::from_str(&body)
-        .ok()
-        .and_then(|refusal: Value| Some(refusal.get("error")?.as_str()?.to_owned()));
-    let error = error.unwrap_or_else(|| body.trim().to_owned());
-    Err(Failure::Proxy(format!(
-        "{} (status {status})",
-        plain(&error)
-    )))
-}
-
-impl Place {
-    /// `[admin]` of the configuration, when one is given.
-    fn configured(&self) -> Result<Option<Admin>, Failure> {
-        let Some(path) = &self.config else {
-            return Ok(None);
-        };
-        let Reading { config, complaints } = Reading::load(path);
-        let refused = || {
-            for complaint in &complaints {
-                say(&format!("{complaint}\n"));
-            }
-            Failure::Use(format!("{} is refused", path.display()))
-        };
-        let off = || Failure::Use(format!("{} has the status listener off", path.display()));
-        config.ok_or_else(refused)?.admin.ok_or_else(off).map(Some)
+    if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
+        let text = text.to_string_lossy();
+        let failed = |error| Failure::Use(format!("{VARIABLE}: {error}"));
+        return text.trim().parse().map(Some).map_err(failed);
     }
-
-    fn client(&self, configured: Option<&Admin>) -> Result<Client, Failure> {
-        let configured = configured.map(|admin| reachable(admin.address));
-        let address = match (&self.admin, configured) {
-            (Some(address), _) => address.clone(),
-            (None, Some(address)) if address.port() == 0 => {
-                let why = "[admin] leaves its port to the kernel: give --admin";
-                return Err(Failure::Use(why.to_owned()));
-            }
-            (None, Some(address)) => address.to_string(),
-            (None, None) => DEFAULT_ADDRESS.to_owned(),
-        };
-        Client::new(&address).map_err(Failure::Use)
-    }
-
-    /// `None` when none is given: a proxy on loopback may want none.
-    fn token(&self, configured: Option<Admin>) -> Result<Option<Token>, Failure> {
-        if let Some(path) = &self.token_file {
-            let failed = |error| Failure::Use(format!("{}: {error}", path.display()));
-            return read_token(path).map(Some).map_err(failed);
-        }
-        if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
-            let text = text.to_string_lossy();
-            let failed = |error| Failure::Use(format!("{VARIABLE}: {error}"));
-            return text.trim().parse().map(Some).map_err(failed);
-        }
-        Ok(configured.and_then(|admin| admin.token))
-    }
+    Ok(configured.and_then(|admin| admin.token))
 }
 
 /// A name as a path segment (RFC 3986 section 3.3).

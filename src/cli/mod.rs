@@ -8,6 +8,7 @@ mod ctl;
 mod demo;
 mod log;
 mod origin;
+mod place;
 mod plan;
 mod relay;
 mod run;

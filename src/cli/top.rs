@@ -5,7 +5,6 @@ mod screen;
 mod view;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,8 +20,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use self::rows::Sort;
 use self::screen::Screen;
 use self::view::View;
-use super::client::{Client, DEFAULT_ADDRESS, reachable};
-use super::{WRONG_USE, load, say};
+use super::client::Client;
+use super::place::Place;
+use super::{WRONG_USE, say};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How late a signal may be noticed.
@@ -39,12 +39,8 @@ Exit code: 0 when done, 1 when the proxy cannot be reached, 2 for wrong use.";
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct TopArgs {
-    /// Where the status listener is, HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<String>,
-    /// The proxy's configuration, for the address
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Print one table and end
     #[arg(long)]
     once: bool,
@@ -54,7 +50,8 @@ pub(super) struct TopArgs {
 }
 
 pub(super) fn run(args: &TopArgs) -> ExitCode {
-    let client = match client(args) {
+    let configured = args.place.configured();
+    let client = match configured.and_then(|admin| args.place.client(admin.as_ref())) {
         Ok(client) => client,
         Err(why) => {
             say(&format!("error: {why}"));
@@ -75,34 +72,9 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
     }
 }
 
-fn client(args: &TopArgs) -> Result<Client, String> {
-    if let Some(address) = &args.admin {
-        return Client::new(address);
-    }
-    let Some(path) = &args.config else {
-        return Client::new(DEFAULT_ADDRESS);
-    };
-    let config = load(path).ok_or("give --admin, or a configuration that is valid")?;
-    let admin = config.admin.ok_or("[admin] is off there")?;
-    match reachable(admin.address) {
-        address if address.port() == 0 => {
-            Err("[admin] leaves its port to the kernel: give --admin".to_owned())
-        }
-        address => Client::new(&address.to_string()),
-    }
-}
-
-fn read(client: &Client) -> Result<Value, String> {
-    let answer = client.get("/lb/status")?;
-    if answer.status != 200 {
-        return Err(format!("status {}: {}", answer.status, answer.body.trim()));
-    }
-    serde_json::from_str(&answer.body).map_err(|error| format!("the answer is not JSON: {error}"))
-}
-
 fn once(client: &Client, sort: Sort) -> Result<(), String> {
     let mut view = View::new(sort);
-    view.take(read(client)?, Instant::now());
+    view.take(client.status()?.0, Instant::now());
     let mut stdout = io::stdout().lock();
     for line in view.lines() {
         // A reader that has seen enough, such as head(1), is no failure.
@@ -122,7 +94,7 @@ fn ask(client: Client) -> io::Result<Receiver<Answered>> {
     let ask = move |answers: SyncSender<Answered>| {
         loop {
             let start = Instant::now();
-            let answer = read(&client);
+            let answer = client.status().map(|(status, _)| status);
             if answers.send((Instant::now(), answer)).is_err() {
                 return;
             }

@@ -44,6 +44,13 @@ pub(crate) struct Response {
     pub(crate) trailers: Fields,
 }
 
+/// A response with this status, the last on its connection.
+pub(crate) fn last(status: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into()
+}
+
 /// A plain response with this body.
 pub(crate) fn ok(body: &str) -> Vec<u8> {
     format!(

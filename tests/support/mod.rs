@@ -14,7 +14,7 @@ mod wire;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-pub(crate) use message::{Framing, Head, Request, Response, field_values, ok};
+pub(crate) use message::{Framing, Head, Request, Response, field_values, last, ok};
 pub(crate) use namespace::is_in_own_network;
 pub(crate) use origin::{Origin, Served};
 pub(crate) use patient::Patient;
