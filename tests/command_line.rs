@@ -267,3 +267,23 @@ fn a_start_that_fails_is_told_even_where_the_log_is_off() {
         );
     }
 }
+
+/// Such a path is longer than any target may be.
+#[test]
+fn routes_that_never_act_for_their_length_bring_a_warning() {
+    let rest = "[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    for (length, warned) in [(1024, false), (1025, true), (70_000, true)] {
+        let path = format!("/{}", "a".repeat(length - 1));
+        let text = format!(
+            "{rest}[[route]]\npath = \"{path}\"\nupstream = \"a\"\n[limits]\nuri = \"1KiB\"\n"
+        );
+        let file = file(&format!("route-{length}.toml"), &text)
+            .display()
+            .to_string();
+        let output = ringlane(&["check", "--config", &file]);
+        assert_eq!(output.status.code(), Some(0), "{length}");
+        let warning = format!("warning: the route never acts: its path has {length} bytes");
+        assert_eq!(stderr(&output).contains(&warning), warned, "{length}");
+        assert!(stdout(&output).contains(&path), "{length}");
+    }
+}

@@ -280,6 +280,22 @@ fn an_order_that_is_not_shown_is_no_success() {
 }
 
 #[test]
+fn no_cell_of_a_table_is_too_long() {
+    let name = "x".repeat(70_000);
+    let page = format!(
+        r#"{{"pid": 1, "upstreams": [{{"name": "app", "servers": [{{"name": "{name}", "failures": {{"closed": {max}, "truncated": 5}}}}]}}]}}"#,
+        max = u64::MAX
+    );
+    let strange = Origin::bind().serve(move |_| support::last("200 OK", &page));
+    let text = expect_success(&ctl(&["status", "--admin", &strange.address], None));
+    assert!(text.contains(&name), "it is shown");
+    assert!(
+        text.lines().all(|line| line.len() < 71_000),
+        "and the others are short"
+    );
+}
+
+#[test]
 fn wrong_use_exits_2() {
     let empty = file("ctl-empty", "").display().to_string();
     let broken = file("ctl-broken.toml", "nonsense = 1")

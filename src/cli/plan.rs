@@ -6,6 +6,7 @@ use std::fmt::{self, Formatter, Write as _};
 
 use nix::unistd::geteuid;
 
+use super::table::WIDTH_MAX;
 use crate::config::{
     AccessLog, Account, Admin, Config, IoMode, Listen, Route, Shards, Size, Span, Tcp, Underscores,
 };
@@ -82,7 +83,7 @@ impl Plan<'_> {
         writeln!(f, "\nroutes")?;
         let pattern = |route: &Route| format!("{} {}", route.host, route.path);
         let lengths = self.0.routes.iter().map(|route| pattern(route).len());
-        let width = lengths.max().unwrap_or_default();
+        let width = lengths.max().unwrap_or_default().min(WIDTH_MAX);
         for route in &self.0.routes {
             let (pattern, upstream) = (pattern(route), &self.0.upstreams[route.upstream].name);
             let strip = if route.strip_prefix {

@@ -27,6 +27,9 @@ pub(super) const fn right<T>(title: &'static str, show: fn(&T) -> String) -> Col
     }
 }
 
+/// Wider cells, which nobody looks for, move their line only. Rust formats no width of more than 65,535.
+pub(super) const WIDTH_MAX: usize = 200;
+
 /// A line of titles and one for each row. Columns are as wide as their widest cell, and two spaces apart.
 pub(super) fn table<T>(columns: &[Column<T>], rows: &[T]) -> Vec<String> {
     let titles = columns.iter().map(|column| column.title.to_owned());
@@ -35,7 +38,7 @@ pub(super) fn table<T>(columns: &[Column<T>], rows: &[T]) -> Vec<String> {
     lines.extend(rows.iter().map(cells));
     let width = |column: usize| {
         let widths = lines.iter().map(|cells| cells[column].chars().count());
-        widths.max().unwrap_or_default()
+        widths.max().unwrap_or_default().min(WIDTH_MAX)
     };
     let widths: Vec<_> = (0..columns.len()).map(width).collect();
     let line = |cells: &Vec<String>| {
@@ -112,7 +115,11 @@ pub(super) fn milliseconds(us: &Value) -> String {
 /// All of some counts; `None` where there are none to count.
 pub(super) fn sum(counts: &Value) -> Option<u64> {
     let counts = counts.as_object()?.values();
-    Some(counts.filter_map(Value::as_u64).sum())
+    Some(
+        counts
+            .filter_map(Value::as_u64)
+            .fold(0, u64::saturating_add),
+    )
 }
 
 /// A dash where nothing is known.

@@ -90,7 +90,8 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
     let admin = listen::admin(&root.table("admin"), &listens, complaints);
     let steered = admin.as_ref().is_some_and(|admin| admin.orders);
     let upstreams = upstream::upstreams(root, steered, complaints);
-    let routes = route::routes(root, &upstreams, complaints);
+    let limits = limits(&root.table("limits"), complaints);
+    let routes = route::routes(root, &upstreams, limits.uri_bytes, complaints);
     sticky::warn_of_shared(&upstreams, &routes, complaints);
     Config {
         shards: shards(root, complaints),
@@ -104,7 +105,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
             .map(|table| access_log(&table)),
         admin,
         timeouts: timeouts(&root.table("timeouts"), complaints),
-        limits: limits(&root.table("limits"), complaints),
+        limits,
         rate_limit: root
             .table_if_given("rate_limit")
             .map(|table| rate_limit(&table, complaints)),

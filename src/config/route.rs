@@ -6,12 +6,13 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw, Seen, nearest};
 use super::reader::Reader;
-use super::{HostPattern, Route, Upstream, address};
+use super::{HostPattern, Route, Size, Upstream, address};
 
 /// All routes. With a single upstream and no route, the route to it is implied.
 pub(super) fn routes(
     root: &Reader<'_>,
     upstreams: &[Spanned<Upstream>],
+    uri_bytes_max: usize,
     complaints: &Complaints<'_>,
 ) -> Vec<Route> {
     if root.lacks("route") {
@@ -32,6 +33,12 @@ pub(super) fn routes(
         let Some(route) = route(table, target, complaints) else {
             continue;
         };
+        if route.path.len() > uri_bytes_max {
+            let (length, max) = (route.path.len(), Size(uri_bytes_max as u64));
+            let flaw = Flaw::new(format!("the route never acts: its path has {length} bytes"));
+            let help = format!("limits.uri refuses targets of more than {max}");
+            complaints.warning(&table.span_of("path"), flaw.help(help));
+        }
         if let Some(first) = seen.note((route.host.clone(), route.path.clone()), &table.span()) {
             let line = complaints.line(&first);
             let flaw = Flaw::new(format!(
