@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,10 +11,11 @@ use super::table::plain;
 /// Where it is unless told otherwise.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For each read and write.
+/// For the whole exchange, but for the look-up of a name, which has limits of its own (resolv.conf(5)).
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A status page of thousands of servers is a few megabytes.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+const READ_BYTES: usize = 64 << 10;
 const FIELDS_MAX: usize = 64;
 /// Of what a refusal says, in characters.
 const REFUSAL_MAX: usize = 400;
@@ -26,6 +27,7 @@ pub(super) const STRANGE: &str = "is this the status listener?";
 pub(super) struct Client {
     /// Host and port.
     authority: String,
+    timeout: Duration,
 }
 
 /// What it answered.
@@ -47,6 +49,7 @@ impl Client {
         match parsed {
             Ok(parsed) if parsed.port_u16().is_some() && !authority.contains('@') => Ok(Self {
                 authority: authority.to_owned(),
+                timeout: TIMEOUT,
             }),
             _ => Err(format!(
                 "`{address}` is no address: write HOST:PORT, such as 127.0.0.1:9900"
@@ -98,32 +101,54 @@ impl Client {
 
     fn exchange(&self, request: &str) -> Result<Answer, String> {
         let failed = |error| format!("http://{}: {}", self.authority, explained(&error));
-        let mut stream = self.connect().map_err(failed)?;
-        let mut bytes = Vec::new();
+        let deadline = Instant::now() + self.timeout;
         let exchange = || {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
+            let mut stream = self.connect(deadline)?;
+            stream.set_write_timeout(Some(left_until(deadline)?))?;
             stream.write_all(request.as_bytes())?;
-            stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)
+            read_all(stream, deadline)
         };
-        let exchanged: io::Result<_> = exchange();
-        exchanged.map_err(failed)?;
+        let bytes = exchange().map_err(failed)?;
         parse(&bytes).ok_or_else(|| {
             let authority = &self.authority;
             format!("http://{authority}: the answer is not whole HTTP/1.1; {STRANGE}")
         })
     }
 
-    fn connect(&self) -> io::Result<TcpStream> {
+    fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
         let mut last = io::ErrorKind::AddrNotAvailable.into();
         for address in self.authority.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            let timeout = left_until(deadline)?.min(CONNECT_TIMEOUT);
+            match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
+}
+
+/// All that comes until the peer ends it.
+fn read_all(mut stream: TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut part = vec![0; READ_BYTES];
+    while bytes.len() < ANSWER_BYTES_MAX {
+        stream.set_read_timeout(Some(left_until(deadline)?))?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Never zero, which would be no limit (socket(7)).
+fn left_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let late = || io::ErrorKind::TimedOut.into();
+    Some(left).filter(|left| !left.is_zero()).ok_or_else(late)
 }
 
 /// The body of an answer that is a success; otherwise what it says went wrong.
@@ -191,6 +216,10 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -213,6 +242,26 @@ mod tests {
                 "{address:?}"
             );
         }
+    }
+
+    /// A byte now and then is no reason to wait for ever.
+    #[test]
+    fn the_whole_exchange_has_one_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            while stream.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let mut client = Client::new(&address).expect("an address");
+        client.timeout = Duration::from_millis(500);
+        let (sender, answer) = mpsc::channel();
+        thread::spawn(move || sender.send(client.status()));
+        let error = answer.recv_timeout(Duration::from_secs(30));
+        let error = error.expect("an end").expect_err("no answer");
+        assert!(error.ends_with("no answer in time"), "{error}");
     }
 
     #[test]
