@@ -384,6 +384,18 @@ pub fn unusable_cpus(named: &[usize]) -> Vec<usize> {
     named.iter().copied().filter(unusable).collect()
 }
 
+/// Whether so many shards can have a CPU each. Pinning two to one would be worse than letting the kernel place them.
+pub fn can_pin(shards: usize) -> bool {
+    shards <= affinity::usable_cpus().len()
+}
+
+/// Whether a process that becomes another user keeps the right to bind low ports, for the listeners that it may have to open again.
+pub fn keeps_low_ports(config: &Config) -> bool {
+    let ports = config.listens.iter().map(|listen| listen.address.port());
+    // The kernel chooses none of them.
+    !privileges::for_ports(ports.filter(|port| *port != 0)).is_empty()
+}
+
 /// Which shards run where.
 fn seats(config: &Config) -> Result<Vec<Seat>, StartError> {
     let usable = affinity::usable_cpus();
@@ -401,8 +413,7 @@ fn seats(config: &Config) -> Result<Vec<Seat>, StartError> {
             .collect(),
         Shards::Auto => affinity::default_cpus(),
     };
-    // Pinning two shards to one CPU would be worse than letting the kernel place them.
-    let pin = config.pin && cpus.len() <= usable.len();
+    let pin = config.pin && can_pin(cpus.len());
     Ok(cpus
         .into_iter()
         .enumerate()

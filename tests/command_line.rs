@@ -287,3 +287,34 @@ fn routes_that_never_act_for_their_length_bring_a_warning() {
         assert!(stdout(&output).contains(&path), "{length}");
     }
 }
+
+/// What runs is not always what the keys name.
+#[test]
+fn check_tells_of_more_shards_than_cpus_and_of_low_ports() {
+    let cpus = std::thread::available_parallelism().expect("the kernel says");
+    let shards = 1024.min(cpus.get() * 64);
+    let rest = "[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first_free: u16 = first_free.map_or(1024, |text| text.trim().parse().expect("a port"));
+    for (name, port) in [
+        ("low-port.toml", 80),
+        ("no-port.toml", 0),
+        ("high-port.toml", 65535),
+    ] {
+        let text = format!(
+            "shards = {shards}\nuser = \"nobody\"\n[[listen]]\naddress = \"127.0.0.1:{port}\"\n{rest}"
+        );
+        let path = file(name, &text).display().to_string();
+        let output = ringlane(&["check", "--config", &path]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        let pinned = format!("{shards}, not pinned: the process may use fewer CPUs here");
+        assert!(text.contains(&pinned), "{text}");
+        let capabilities = if (1..first_free).contains(&port) {
+            ", with CAP_NET_BIND_SERVICE alone\n"
+        } else {
+            ", without capabilities\n"
+        };
+        assert!(text.contains(capabilities), "{text}");
+    }
+}

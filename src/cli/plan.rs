@@ -31,7 +31,13 @@ impl Plan<'_> {
         let Config {
             shards, pin, io, ..
         } = self.0;
-        let pin = if *pin { "pinned" } else { "not pinned" };
+        let pin = match shards {
+            _ if !pin => "not pinned",
+            Shards::Count(count) if !server::can_pin(*count) => {
+                "not pinned: the process may use fewer CPUs here"
+            }
+            _ => "pinned",
+        };
         let mode = match io.mode {
             IoMode::Auto => "io_uring if possible, else epoll",
             IoMode::Uring => "io_uring",
@@ -43,7 +49,7 @@ impl Plan<'_> {
             io.ring_entries, io.accepts
         );
         row(f, "io", &format!("{mode}; {ring}"))?;
-        row(f, "user", &user(self.0.account.as_ref()))
+        row(f, "user", &user(self.0))
     }
 
     fn listens(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -218,12 +224,16 @@ fn access_log(log: &AccessLog) -> String {
     )
 }
 
-fn user(account: Option<&Account>) -> String {
-    match account {
-        Some(account) => format!(
-            "{} ({}), group {}, without capabilities",
-            account.user, account.uid, account.gid
-        ),
+fn user(config: &Config) -> String {
+    match &config.account {
+        Some(Account { user, uid, gid, .. }) => {
+            let capabilities = if server::keeps_low_ports(config) {
+                "with CAP_NET_BIND_SERVICE alone"
+            } else {
+                "without capabilities"
+            };
+            format!("{user} ({uid}), group {gid}, {capabilities}")
+        }
         None if geteuid().is_root() => {
             "root, who starts it: better name an unprivileged one".to_owned()
         }
