@@ -1,8 +1,14 @@
 //! The program's commands, run as a user runs them: exit codes and what is printed where.
 
+mod support;
+
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 fn ringlane(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
@@ -175,6 +181,75 @@ fn check_tells_of_cpus_that_this_machine_lacks() {
     assert!(stderr(&output).contains(refused), "{}", stderr(&output));
 }
 
+/// What runs is not always what the keys name.
+#[test]
+fn check_tells_of_more_shards_than_cpus_and_of_low_ports() {
+    let cpus = std::thread::available_parallelism().expect("the kernel says");
+    let shards = 1024.min(cpus.get() * 64);
+    let rest = "[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first_free: u16 = first_free.map_or(1024, |text| text.trim().parse().expect("a port"));
+    for (name, port) in [
+        ("low-port.toml", 80),
+        ("no-port.toml", 0),
+        ("high-port.toml", 65535),
+    ] {
+        let text = format!(
+            "shards = {shards}\nuser = \"nobody\"\n[[listen]]\naddress = \"127.0.0.1:{port}\"\n{rest}"
+        );
+        let path = file(name, &text).display().to_string();
+        let output = ringlane(&["check", "--config", &path]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        let pinned = format!("{shards}, not pinned: the process may use fewer CPUs here");
+        assert!(text.contains(&pinned), "{text}");
+        let capabilities = if (1..first_free).contains(&port) {
+            ", with CAP_NET_BIND_SERVICE alone\n"
+        } else {
+            ", without capabilities\n"
+        };
+        assert!(text.contains(capabilities), "{text}");
+    }
+}
+
+/// Such a path is longer than any target may be.
+#[test]
+fn routes_that_never_act_for_their_length_bring_a_warning() {
+    let rest = "[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    for (length, warned) in [(1024, false), (1025, true), (70_000, true)] {
+        let path = format!("/{}", "a".repeat(length - 1));
+        let text = format!(
+            "{rest}[[route]]\npath = \"{path}\"\nupstream = \"a\"\n[limits]\nuri = \"1KiB\"\n"
+        );
+        let file = file(&format!("route-{length}.toml"), &text)
+            .display()
+            .to_string();
+        let output = ringlane(&["check", "--config", &file]);
+        assert_eq!(output.status.code(), Some(0), "{length}");
+        let warning = format!("warning: the route never acts: its path has {length} bytes");
+        assert_eq!(stderr(&output).contains(&warning), warned, "{length}");
+        assert!(stdout(&output).contains(&path), "{length}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_told_even_where_the_log_is_off() {
+    let rest = "[[listen]]\naddress = \"192.0.2.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    for level in ["off", "info", "ringlane=off,info"] {
+        let name = format!("level-{}.toml", level.len());
+        let text = format!("[log]\nlevel = \"{level}\"\n{rest}");
+        let path = file(&name, &text).display().to_string();
+        let output = ringlane(&["run", "--config", &path]);
+        assert_eq!(output.status.code(), Some(1), "{level}");
+        let errors = stderr(&output);
+        assert_eq!(
+            errors.matches("listen on 192.0.2.1:0").count(),
+            1,
+            "{level}: {errors}"
+        );
+    }
+}
+
 #[test]
 fn a_refused_configuration_exits_2_with_every_complaint() {
     let text = "shard = 2\n[timeouts]\nkeep_alive = 5\n[[listen]]\naddress = \"127.0.0.1:0\"\n";
@@ -251,70 +326,64 @@ fn a_wrong_rust_log_exits_2() {
 }
 
 #[test]
-fn a_start_that_fails_is_told_even_where_the_log_is_off() {
-    let rest = "[[listen]]\naddress = \"192.0.2.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
-    for level in ["off", "info", "ringlane=off,info"] {
-        let name = format!("level-{}.toml", level.len());
-        let text = format!("[log]\nlevel = \"{level}\"\n{rest}");
-        let path = file(&name, &text).display().to_string();
-        let output = ringlane(&["run", "--config", &path]);
-        assert_eq!(output.status.code(), Some(1), "{level}");
-        let errors = stderr(&output);
-        assert_eq!(
-            errors.matches("listen on 192.0.2.1:0").count(),
-            1,
-            "{level}: {errors}"
-        );
-    }
+fn a_demo_that_is_refused_exits_2() {
+    let address = "127.0.0.1:1";
+    let output = ringlane(&["demo", "--listen", address, "--admin", address]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains(address), "{}", stderr(&output));
 }
 
-/// Such a path is longer than any target may be.
+/// A terminal that is gone, or a full disk, ends no demo.
 #[test]
-fn routes_that_never_act_for_their_length_bring_a_warning() {
-    let rest = "[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
-    for (length, warned) in [(1024, false), (1025, true), (70_000, true)] {
-        let path = format!("/{}", "a".repeat(length - 1));
-        let text = format!(
-            "{rest}[[route]]\npath = \"{path}\"\nupstream = \"a\"\n[limits]\nuri = \"1KiB\"\n"
-        );
-        let file = file(&format!("route-{length}.toml"), &text)
-            .display()
-            .to_string();
-        let output = ringlane(&["check", "--config", &file]);
-        assert_eq!(output.status.code(), Some(0), "{length}");
-        let warning = format!("warning: the route never acts: its path has {length} bytes");
-        assert_eq!(stderr(&output).contains(&warning), warned, "{length}");
-        assert!(stdout(&output).contains(&path), "{length}");
+fn a_demo_runs_without_its_guide() {
+    // Where the demo listens would stand in the guide. A free port is taken by another seldom enough.
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = free.expect("a free port");
+    let full = fs::File::options().write(true).open("/dev/full");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_ringlane"))
+        .args([
+            "demo",
+            "--listen",
+            &address.to_string(),
+            "--admin",
+            "127.0.0.1:0",
+        ])
+        .stdout(full.expect("null(4)"))
+        .spawn()
+        .expect("the program starts");
+    let mut status = None;
+    support::eventually("the demo serves or has ended", || {
+        status = demo.try_wait().expect("a child");
+        status.is_some() || serves(address)
+    });
+    std::thread::sleep(support::QUIET);
+    if status.is_none() {
+        kill_process(Pid::from_child(&demo), Signal::TERM).expect("nobody has waited for it");
+        status = demo.wait().ok();
     }
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
 }
 
-/// What runs is not always what the keys name.
+fn serves(address: SocketAddr) -> bool {
+    let mut answer = String::new();
+    let exchange = |mut stream: TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)
+    };
+    TcpStream::connect(address).and_then(exchange).is_ok() && answer.contains("hello")
+}
+
 #[test]
-fn check_tells_of_more_shards_than_cpus_and_of_low_ports() {
-    let cpus = std::thread::available_parallelism().expect("the kernel says");
-    let shards = 1024.min(cpus.get() * 64);
-    let rest = "[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
-    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let first_free: u16 = first_free.map_or(1024, |text| text.trim().parse().expect("a port"));
-    for (name, port) in [
-        ("low-port.toml", 80),
-        ("no-port.toml", 0),
-        ("high-port.toml", 65535),
+fn a_cpu_that_cannot_be_is_told_and_exits_1() {
+    for command in [
+        &["origin", "--listen", "127.0.0.1:0"][..],
+        &["relay", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1"],
     ] {
-        let text = format!(
-            "shards = {shards}\nuser = \"nobody\"\n[[listen]]\naddress = \"127.0.0.1:{port}\"\n{rest}"
-        );
-        let path = file(name, &text).display().to_string();
-        let output = ringlane(&["check", "--config", &path]);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let text = stdout(&output);
-        let pinned = format!("{shards}, not pinned: the process may use fewer CPUs here");
-        assert!(text.contains(&pinned), "{text}");
-        let capabilities = if (1..first_free).contains(&port) {
-            ", with CAP_NET_BIND_SERVICE alone\n"
-        } else {
-            ", without capabilities\n"
-        };
-        assert!(text.contains(capabilities), "{text}");
+        for cpu in ["1023", "1024", "99999", "18446744073709551615"] {
+            let output = ringlane(&[command, &["--cpu", cpu]].concat());
+            assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+            let told = format!("cannot pin a thread to CPU {cpu}");
+            assert!(stderr(&output).contains(&told), "{}", stderr(&output));
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `ringlane demo`: three sample origins and the proxy in front of them, in one program.
 
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
+use super::{WRONG_USE, say};
 use crate::config::{Complaint, Config};
 use crate::origin;
 use crate::server::{Server, TERMINAL_SIGNALS};
@@ -27,24 +29,27 @@ pub(super) struct DemoArgs {
 pub(super) fn run(args: &DemoArgs) -> ExitCode {
     match start(args) {
         Ok(server) => server.wait(),
-        Err(message) => {
-            eprintln!("ringlane demo: {message}");
-            ExitCode::FAILURE
+        Err((message, code)) => {
+            say(&format!("ringlane demo: {message}"));
+            code
         }
     }
 }
 
-/// Starts the origins and the proxy, and says how to try them.
-fn start(args: &DemoArgs) -> Result<Server, String> {
+/// Starts the origins and the proxy, and says how to try them. The error is a sentence for the user, and how to exit.
+fn start(args: &DemoArgs) -> Result<Server, (String, ExitCode)> {
+    let failed = |error: &dyn Display| (error.to_string(), ExitCode::FAILURE);
+    let refused = |complaints: Vec<_>| (join(&complaints), ExitCode::from(WRONG_USE));
     let mut origins = Vec::with_capacity(ORIGINS.len());
     for (name, port) in ORIGINS {
-        let address = spawn_origin(name, port).map_err(|error| error.to_string())?;
+        let address = spawn_origin(name, port).map_err(|error| failed(&error))?;
         origins.push((name, address));
     }
     let text = config_text(args, &origins);
-    let config = Config::parse(&text, "demo").map_err(|complaints| join(&complaints))?;
-    let server = Server::start(config, &TERMINAL_SIGNALS).map_err(|error| error.to_string())?;
-    print!("{}", guide(&server, &origins));
+    let config = Config::parse(&text, "demo").map_err(refused)?;
+    let server = Server::start(config, &TERMINAL_SIGNALS).map_err(|error| failed(&error))?;
+    // It runs as well without somebody to tell.
+    let _ = io::stdout().write_all(guide(&server, &origins).as_bytes());
     Ok(server)
 }
 

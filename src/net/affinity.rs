@@ -8,6 +8,9 @@ use core_affinity::CoreId;
 /// Where cgroups are mounted (cgroups(7)).
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// CPUs that a mask has places for (`CPU_SET(3)`).
+const CPU_SETSIZE: usize = 1024;
+
 /// The CPUs of the process's affinity mask, in ascending order; empty when the kernel does not say.
 pub fn usable_cpus() -> Vec<usize> {
     let mut cpus: Vec<usize> = core_affinity::get_core_ids()
@@ -76,14 +79,22 @@ pub fn default_cpus() -> Vec<Option<usize>> {
     (0..count).map(|shard| usable.get(shard).copied()).collect()
 }
 
-/// Pins the calling thread to `cpu`. False when the kernel refuses.
+/// Pins the calling thread to `cpu`. False when the process may not use it, or the kernel refuses.
 pub fn pin_to(cpu: usize) -> bool {
-    core_affinity::set_for_current(CoreId { id: cpu })
+    // The crate panics at a number that the mask has no place for.
+    cpu < CPU_SETSIZE && core_affinity::set_for_current(CoreId { id: cpu })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_of_a_cpu_panics() {
+        for cpu in [CPU_SETSIZE, usize::MAX] {
+            assert!(!pin_to(cpu), "{cpu}");
+        }
+    }
 
     #[test]
     fn quotas_round_up() {
