@@ -116,6 +116,9 @@ fn requests_wait_in_turn(mode: Mode) {
         clients.push(ask(&proxy, &format!("/{number}")));
         await_length(&proxy, number);
     }
+    let queue = proxy.upstream()["queue"].clone();
+    let (waits, mean) = (&queue["waits"], &queue["mean_wait_us"]);
+    assert!(*waits == 0 && mean.is_null(), "they still do: {queue}");
     let mut late = None;
     for (number, mut client) in clients.into_iter().enumerate() {
         upstream.send(ok(&number.to_string()));

@@ -430,6 +430,7 @@ fn total<'a>(parts: impl Iterator<Item = &'a Counts>) -> Counts {
 struct Queue {
     /// Waiting now.
     length: u64,
+    /// Those that wait now are not among them.
     waits: u64,
     /// Of those that waited; null when none did.
     mean_wait_us: Option<u64>,

@@ -362,7 +362,7 @@ pub struct UpstreamCounters {
     pub retries_refused: Counter,
     /// Requests that wait for a server.
     pub queued: Gauge,
-    /// Requests that had to wait, sooner or later served or not.
+    /// Requests that have waited, served in the end or not.
     pub queue_waits: Counter,
     /// Microseconds that they waited, all together.
     pub queue_wait_us: Counter,
