@@ -314,7 +314,7 @@ fn failed_requests_eject_a_server(mode: Mode) {
             ok("a")
         }
     });
-    expect_ejection(&proxy, "connections are reset before requests are answered");
+    expect_ejection(&proxy, "connections are closed before answers are complete");
     broken.store(false, Ordering::Relaxed);
     await_state(&proxy, 0, "up");
     assert_eq!(proxy.server(0)["reason"], "the ejection is over");

@@ -141,7 +141,7 @@ impl fmt::Display for Cause {
             Self::Status => "the probe's answer has another status than expected",
             Self::Body => "the probe's answer lacks the expected text",
             Self::RequestsConnect => "requests cannot connect",
-            Self::RequestsReset => "connections are reset before requests are answered",
+            Self::RequestsReset => "connections are closed before answers are complete",
             Self::RequestsTimeout => "requests are not answered in time",
             Self::RequestsInvalid => "requests are answered with something else than HTTP/1",
             Self::RequestsStatus => "requests are answered with a failure status",
