@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::health::overview::Overview;
 use crate::health::table::{Entry, LastProbe};
-use crate::health::{Cause, Change, Order, Steer};
+use crate::health::{Cause, Change, Order, State, Steer};
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::view::{ServerView, View};
 
@@ -118,12 +118,7 @@ impl ServerHealth {
             ok: probe.result == Cause::ProbeOk,
             result: probe.result.to_string(),
         };
-        let (state, since_ms) = match entry.order {
-            Order::Serve => (entry.state.as_str(), entry.since_ms),
-            Order::Drain if active == 0 => ("drained", entry.ordered_ms),
-            Order::Drain => ("draining", entry.ordered_ms),
-            Order::Down => ("down", entry.ordered_ms),
-        };
+        let (state, since_ms) = shown(&entry, active);
         let order = Some(entry.order).filter(|order| *order != Order::Serve);
         let reason = order.map_or_else(|| entry.cause.to_string(), |_| ORDERED.to_owned());
         Self {
@@ -136,6 +131,49 @@ impl ServerHealth {
     }
 }
 
+/// The state of a server on which `active` run, orders included, and since when, in milliseconds of the monitor's clock.
+fn shown(entry: &Entry, active: u64) -> (&'static str, u64) {
+    match entry.order {
+        // It takes requests again since it is well and may.
+        Order::Serve if entry.state == State::Up => {
+            (entry.state.as_str(), entry.since_ms.max(entry.ordered_ms))
+        }
+        Order::Serve => (entry.state.as_str(), entry.since_ms),
+        Order::Drain if active == 0 => ("drained", entry.ordered_ms),
+        Order::Drain => ("draining", entry.ordered_ms),
+        Order::Down => ("down", entry.ordered_ms),
+    }
+}
+
 fn text(at: SystemTime) -> String {
     Utc::from_unix_seconds(unix_seconds(at)).rfc3339()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_lasts_since_it_came_or_was_ordered() {
+        use Order::{Down, Drain, Serve};
+        let cases = [
+            (Serve, State::Up, 10, 0, ("up", 10)),
+            (Serve, State::Up, 10, 20, ("up", 20)),
+            (Serve, State::Up, 30, 20, ("up", 30)),
+            (Serve, State::Ejected, 10, 20, ("ejected", 10)),
+            (Serve, State::Down, 10, 20, ("down", 10)),
+            (Drain, State::Up, 30, 20, ("draining", 20)),
+            (Down, State::Up, 30, 20, ("down", 20)),
+        ];
+        for (order, state, since_ms, ordered_ms, expected) in cases {
+            let entry = Entry {
+                state,
+                since_ms,
+                order,
+                ordered_ms,
+                ..Entry::ASSUMED_UP
+            };
+            assert_eq!(shown(&entry, 1), expected, "{entry:?}");
+        }
+    }
 }
