@@ -76,6 +76,20 @@ pub struct Seat {
     pub cpu: Option<usize>,
 }
 
+impl Seat {
+    /// Pins the calling thread. Without a CPU when the kernel refuses, so that nobody is told of one.
+    fn pinned(self) -> Self {
+        let cpu = self.cpu.filter(|&cpu| {
+            let pinned = affinity::pin_to(cpu);
+            if !pinned {
+                tracing::warn!(shard = self.id, cpu, "cannot be pinned to its CPU");
+            }
+            pinned
+        });
+        Self { cpu, ..self }
+    }
+}
+
 /// Starts a shard's thread. It ends when the process drains and the shard's last connection has ended; then it calls `ended`.
 pub fn spawn(
     common: Arc<Common>,
@@ -87,11 +101,7 @@ pub fn spawn(
         .name(format!("shard-{}", seat.id))
         .spawn(move || {
             heap::claim();
-            if let Some(cpu) = seat.cpu
-                && !affinity::pin_to(cpu)
-            {
-                tracing::warn!(shard = seat.id, cpu, "cannot be pinned to its CPU");
-            }
+            let seat = seat.pinned();
             supervise(&common, seat, listeners);
             common.counters[seat.id].end();
             ended();
@@ -299,4 +309,18 @@ pub fn client_tables(config: &Config) -> (Option<Arc<Buckets>>, Option<Placement
         rate_limit.map(|limit| Arc::new(Buckets::new(limit, v6_prefix))),
         per_client.map(|_| Placement::new(v6_prefix)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_pinned_names_no_cpu() {
+        let seat = |cpu| Seat { id: 0, cpu };
+        // The last that a mask has room for: no machine of ours has it.
+        assert_eq!(seat(Some(1023)).pinned().cpu, None);
+        let usable = affinity::usable_cpus().first().copied();
+        assert_eq!(seat(usable).pinned().cpu, usable);
+    }
 }
