@@ -285,10 +285,15 @@ fn own_answers_are_logged(mode: Mode) {
         "GET /bad HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
     );
     send(&proxy, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n");
-    let lines = lines_after_stop(proxy, &path, 2);
-    for (line, status) in lines.iter().zip(["400", "405"]) {
+    send(&proxy, "GET / HTTP/2.0\r\nHost: a\r\n\r\n");
+    let lines = lines_after_stop(proxy, &path, 3);
+    for (line, expected) in lines.iter().zip([
+        ["\"GET /bad HTTP/1.1\"", "400"],
+        ["\"CONNECT a:1 HTTP/1.1\"", "405"],
+        ["\"-\"", "505"],
+    ]) {
         let parts = parts(line);
-        assert_eq!(parts[5], status, "{line}");
+        assert_eq!(parts[4..6], expected, "{line}");
         assert!(
             parts[6].parse::<u64>().is_ok_and(|bytes| bytes > 0),
             "an answer of ours has a body: {line}"
@@ -304,8 +309,12 @@ fn refusals_show_the_host_asked_for(mode: Mode) {
         let refused = format!("POST {target} HTTP/1.0\r\nHost: field\r\n\r\n");
         assert_eq!(send(&proxy, refused), 411);
     }
-    let lines = lines_after_stop(proxy, &path, 2);
-    for (line, host) in lines.iter().zip(["field", "authority"]) {
+    for (fields, status) in [("Host: b\r\n", 400), ("Expect: more\r\n", 417)] {
+        let refused = format!("GET / HTTP/1.1\r\nHost: field\r\n{fields}\r\n");
+        assert_eq!(send(&proxy, refused), status);
+    }
+    let lines = lines_after_stop(proxy, &path, 4);
+    for (line, host) in lines.iter().zip(["field", "authority", "", "field"]) {
         let value: serde_json::Value = serde_json::from_str(line).expect("a JSON object");
         assert_eq!(value["host"], host, "{line}");
     }

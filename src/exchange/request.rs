@@ -102,8 +102,8 @@ impl Rejection {
         }
     }
 
-    /// Answers a message that breaks a rule, as far as its head could be read.
-    fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8]) -> Self {
+    /// Answers a message that breaks a rule, as far as its head could be read. `host` is empty where it is not known.
+    fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8], host: &[u8]) -> Self {
         Self {
             answer: Answer::new(refusal.status(), refusal.as_str()),
             json: prefers_json_unread(bytes),
@@ -114,7 +114,7 @@ impl Rejection {
             client: None,
             record: lane
                 .access_log()
-                .map(|_| Box::new(RequestRecord::new(head, bytes, b""))),
+                .map(|_| Box::new(RequestRecord::new(head, bytes, host))),
         }
     }
 }
@@ -152,7 +152,7 @@ pub fn read<'l>(
         Ok(Progress::Complete(length)) => length,
         Ok(Progress::Partial) => return Ok(None),
         // What was not read of it may name another client: this one stays unknown.
-        Err(refusal) => return Err(Box::new(Rejection::of(refusal, lane, head, bytes))),
+        Err(refusal) => return Err(Box::new(Rejection::of(refusal, lane, head, bytes, b""))),
     };
     let reading = Reading {
         lane,
@@ -171,7 +171,7 @@ pub fn read<'l>(
         Err(Stop::Rejected(rejection)) => Err(rejection),
         Err(Stop::Refused(refusal)) => Err(Box::new(Rejection {
             client: reading.origin,
-            ..Rejection::of(refusal, lane, head, bytes)
+            ..Rejection::of(refusal, lane, head, bytes, reading.told_host())
         })),
     }
 }
@@ -413,21 +413,30 @@ impl<'l> Reading<'l, '_> {
     /// An answer to a well-formed request. The connection goes on when no body follows that would have to be read first.
     #[cold]
     fn reject(&self, framing: Framing, answer: Answer) -> Rejection {
-        let (method, target) = (self.head.method, self.head.target);
-        let target = Target::parse(method.of(self.bytes), target.of(self.bytes));
-        let authority = target.ok().and_then(|target| target.authority);
-        let mut hosts = self.head.fields.named(Name::Host);
-        let host = authority.or_else(|| hosts.next().map(|field| field.value.of(self.bytes)));
         Rejection {
             answer,
             json: prefers_json(&self.head.fields, self.bytes),
-            to_head: method.of(self.bytes) == b"HEAD",
+            to_head: self.head.method.of(self.bytes) == b"HEAD",
             minor: self.head.minor,
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
             taken: self.bytes.len(),
             client: self.origin,
-            record: self.record(host.unwrap_or_default()),
+            record: self.record(self.told_host()),
         }
+    }
+
+    /// The host that a refused request asked for; empty where it is not known, as with several Host fields.
+    #[cold]
+    fn told_host(&self) -> &[u8] {
+        let (method, target) = (self.head.method, self.head.target);
+        let target = Target::parse(method.of(self.bytes), target.of(self.bytes));
+        let authority = target.ok().and_then(|target| target.authority);
+        let mut hosts = self.head.fields.named(Name::Host);
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.value.of(self.bytes),
+            _ => b"",
+        };
+        authority.unwrap_or(host)
     }
 }
 

@@ -61,7 +61,7 @@ fn combined(out: &mut Vec<u8>, stamp: &Stamp, record: &Record<'_>) {
     out.extend_from_slice(b" - - [");
     out.extend_from_slice(stamp.log.as_bytes());
     out.extend_from_slice(b"] \"");
-    if record.method.is_empty() {
+    if record.target.is_empty() {
         out.push(b'-');
     } else {
         escape_hex(out, record.method);
@@ -121,7 +121,7 @@ fn json(out: &mut Vec<u8>, stamp: &Stamp, record: &Record<'_>) {
     json_text(out, ",\"host\":", record.host);
     json_text(out, ",\"target\":", record.target);
     out.extend_from_slice(b",\"protocol\":\"");
-    if !record.method.is_empty() {
+    if !record.target.is_empty() {
         out.extend_from_slice(b"HTTP/1.");
         number(out, record.minor_version.into());
     }
@@ -234,7 +234,6 @@ mod tests {
             "2001:db8::7 - - [10/Oct/2000:13:55:36 +0000] \"GET /a?b=c HTTP/1.1\" 206 1234 \"http://example.com/\" \"curl/8.5.0\"\n"
         );
         let unread = Record {
-            method: b"",
             target: b"",
             referer: b"",
             user_agent: b"",
@@ -257,11 +256,11 @@ mod tests {
         });
         assert_eq!(parsed(&record()), expected);
         let unread = Record {
-            method: b"",
-            minor_version: 0,
+            target: b"",
             ..record()
         };
         assert_eq!(parsed(&unread)["protocol"], "");
+        assert_eq!(parsed(&unread)["method"], "GET", "it may be known");
     }
 
     #[test]
