@@ -53,7 +53,8 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
         let Ok(head) = self.read_head(stream, &mut bytes) else {
             return;
         };
-        let (answer, head_only) = match head {
+        let head_only = http::is_head(&bytes);
+        let answer = match head {
             Head::Request(mut request, framing) => {
                 let Ok(content) = self.read_content(stream, bytes, framing) else {
                     return;
@@ -62,12 +63,9 @@ impl<H: Fn(&Request) -> Answer> Server<H> {
                     request.content = content;
                     self.handle(&request)
                 });
-                (
-                    answer.unwrap_or_else(|refusal| refusal),
-                    request.method == "HEAD",
-                )
+                answer.unwrap_or_else(|refusal| refusal)
             }
-            Head::Refused(answer) => (answer, false),
+            Head::Refused(answer) => answer,
             Head::Partial => return,
         };
         if self

@@ -146,6 +146,11 @@ pub fn parse(bytes: &[u8], loopback: bool) -> Head {
     }
 }
 
+/// Whether a request that begins with `bytes`, refused or not, is answered without content.
+pub(super) fn is_head(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"HEAD ")
+}
+
 fn refused(status: u16, text: impl Into<String>) -> Head {
     Head::Refused(Answer::text(status, text))
 }
@@ -245,7 +250,10 @@ fn framing(request: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Fra
         });
     }
     let expects_continue = match single(request, "expect")? {
-        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => true,
+        // HTTP/1.0 does not have it (RFC 9110 section 10.1.1).
+        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => {
+            request.version != Some(0)
+        }
         Some(_) => return Err(Answer::text(417, "only 100-continue can be expected\n")),
         None => false,
     };
@@ -396,14 +404,19 @@ mod tests {
             ("Content-Type: a/b\r\nContent-Type: c/d", Err(400)),
         ];
         for (fields, expected) in cases {
-            let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-            let bytes = bytes.replace("a\r\n\r\n\r\n", "a\r\n\r\n");
-            let found = match parse(bytes.as_bytes(), false) {
-                Head::Request(_, framing) => Ok((framing.content_bytes, framing.expects_continue)),
-                Head::Refused(answer) => Err(answer.status),
-                Head::Partial => panic!("{bytes:?} is whole"),
-            };
-            assert_eq!(found, expected, "{bytes:?}");
+            for minor in [1, 0] {
+                let bytes = format!("POST / HTTP/1.{minor}\r\nHost: a\r\n{fields}\r\n\r\n");
+                let bytes = bytes.replace("a\r\n\r\n\r\n", "a\r\n\r\n");
+                let found = match parse(bytes.as_bytes(), false) {
+                    Head::Request(_, framing) => {
+                        Ok((framing.content_bytes, framing.expects_continue))
+                    }
+                    Head::Refused(answer) => Err(answer.status),
+                    Head::Partial => panic!("{bytes:?} is whole"),
+                };
+                let expected = expected.map(|(bytes, expects)| (bytes, expects && minor > 0));
+                assert_eq!(found, expected, "{bytes:?}");
+            }
         }
     }
 

@@ -76,10 +76,15 @@ fn other_requests_are_refused() {
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("nonsense\r\n\r\n", 400),
         ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("HEAD / HTTP/1.1\r\n\r\n", 400),
+        ("\r\nHEAD / HTTP/2.0\r\n\r\n", 505),
+        ("HEAD /lb/status/ HTTP/1.0\r\n\r\n", 404),
     ];
     for (request, status) in cases {
         let answer = exchange(&admin, request);
         assert_eq!(answer.status, status, "{request:?}: {}", answer.body);
+        let to_head = request.contains("HEAD");
+        assert_eq!(answer.body.is_empty(), to_head, "{request:?}");
         assert_eq!(
             answer.head.contains("\r\nAllow: GET, HEAD\r\n"),
             status == 405,
