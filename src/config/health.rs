@@ -53,7 +53,7 @@ pub struct HttpCheck {
     pub expect: Statuses,
     /// Text that the body must have, among its first `body_limit_bytes`.
     pub body: Option<String>,
-    /// Bytes of the answer's body that are read, chunk framing included; what follows is not.
+    /// Bytes of the answer's content that are read; what follows is not.
     pub body_limit_bytes: usize,
 }
 
