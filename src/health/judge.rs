@@ -45,7 +45,8 @@ impl Judge {
         let first = entry.last_probe.is_none();
         let risen = ok && (first || self.streak.1 >= check.rise);
         let fallen = !ok && (first || self.streak.1 >= check.fall);
-        let over = || ejection_over(entry, passive, probe.at_ms);
+        // Only passive checks eject.
+        let over = || passive.is_none_or(|passive| ejection_over(entry, passive, probe.at_ms));
         match entry.state {
             State::Up | State::Ejected if fallen => Some((State::Down, probe.result)),
             State::Down if risen => Some((State::Up, probe.result)),
@@ -88,7 +89,7 @@ impl Judge {
 }
 
 /// Where no probe brings a server back, time does.
-pub(super) fn time_passed(entry: &Entry, passive: Option<&Passive>, now_ms: u64) -> Verdict {
+pub(super) fn time_passed(entry: &Entry, passive: &Passive, now_ms: u64) -> Verdict {
     let over = entry.state == State::Ejected && ejection_over(entry, passive, now_ms);
     over.then_some((State::Up, Cause::EjectionOver))
 }
@@ -103,9 +104,8 @@ pub(super) fn next_ejection(entry: &Entry, passive: &Passive, now_ms: u64) -> u8
     }
 }
 
-fn ejection_over(entry: &Entry, passive: Option<&Passive>, now_ms: u64) -> bool {
-    let length_ms = passive.map_or(0, |passive| ejection_ms(passive, entry.ejections));
-    now_ms.saturating_sub(entry.since_ms) >= length_ms
+fn ejection_over(entry: &Entry, passive: &Passive, now_ms: u64) -> bool {
+    now_ms.saturating_sub(entry.since_ms) >= ejection_ms(passive, entry.ejections)
 }
 
 /// Length of the nth ejection in a row: doubles from `eject` to `eject_max`.
@@ -240,19 +240,13 @@ mod tests {
 
     #[test]
     fn without_probes_time_brings_an_ejected_server_back() {
-        assert_eq!(
-            time_passed(&entry(State::Ejected), Some(&passive()), 9_999),
-            None
-        );
+        assert_eq!(time_passed(&entry(State::Ejected), &passive(), 9_999), None);
         let over = Some((State::Up, Cause::EjectionOver));
         assert_eq!(
-            time_passed(&entry(State::Ejected), Some(&passive()), 10_000),
+            time_passed(&entry(State::Ejected), &passive(), 10_000),
             over
         );
-        assert_eq!(
-            time_passed(&entry(State::Down), Some(&passive()), 10_000),
-            None
-        );
+        assert_eq!(time_passed(&entry(State::Down), &passive(), 10_000), None);
     }
 
     #[test]

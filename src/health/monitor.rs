@@ -111,20 +111,6 @@ impl Monitor {
         let (helm, inbox) = Helm::new(&bell);
         let (writer, clock) = (Writer::new(servers), Clock::start());
         let table = Arc::clone(writer.table());
-        let core = Core {
-            writer,
-            judges: (0..servers).map(|_| Judge::default()).collect(),
-            weights: groups
-                .iter()
-                .flat_map(|group| &group.servers)
-                .map(|server| server.weight)
-                .collect(),
-            groups: numbered(groups),
-            reports,
-            inbox,
-            on_change: Box::new(on_change),
-            clock,
-        };
         let supervisor = Supervisor {
             bell: Arc::clone(&bell),
             heard,
@@ -132,7 +118,18 @@ impl Monitor {
         };
         let thread = thread::Builder::new()
             .name("health".to_owned())
-            .spawn(move || supervisor.run(core))?;
+            .spawn(move || {
+                let core = Core {
+                    writer,
+                    judges: (0..servers).map(|_| Judge::default()).collect(),
+                    groups: numbered(groups),
+                    reports,
+                    inbox,
+                    on_change: Box::new(on_change),
+                    clock,
+                };
+                supervisor.run(core);
+            })?;
         Ok((
             Self {
                 table,
@@ -174,9 +171,17 @@ impl Drop for Monitor {
 }
 
 /// A group and the places of its servers in the table.
+#[derive(Clone)]
 struct Numbered {
-    group: Group,
+    group: Rc<Group>,
     places: Range<usize>,
+}
+
+impl Numbered {
+    /// The server at this place.
+    fn target(&self, server: usize) -> &Target {
+        &self.group.servers[server - self.places.start]
+    }
 }
 
 fn numbered(groups: Vec<Group>) -> Vec<Numbered> {
@@ -185,7 +190,7 @@ fn numbered(groups: Vec<Group>) -> Vec<Numbered> {
         let start = next;
         next += group.servers.len();
         Numbered {
-            group,
+            group: Rc::new(group),
             places: start..next,
         }
     };
@@ -228,8 +233,10 @@ impl Supervisor {
             .build()?;
         let heard = self.heard.try_clone()?;
         runtime.block_on(async {
-            for (server, target, check) in core.borrow().probed_servers() {
-                monoio::spawn(watch(Rc::clone(core), server, target, check));
+            for numbered in &core.borrow().groups {
+                for server in numbered.places.clone() {
+                    monoio::spawn(watch(Rc::clone(core), server, numbered.clone()));
+                }
             }
             self.listen(core, UnixStream::from_std(heard)?).await
         })
@@ -255,20 +262,25 @@ impl Supervisor {
     }
 }
 
-/// Probes one server for ever.
-async fn watch(core: Rc<RefCell<Core>>, server: usize, target: Target, check: Rc<Check>) {
+/// Probes one server for ever, where its group has a check.
+async fn watch(core: Rc<RefCell<Core>>, server: usize, numbered: Numbered) {
+    let (group, target) = (&numbered.group, numbered.target(server));
+    let Some(check) = &group.check else { return };
     sleep(SPREAD.min(check.interval).mul_f64(random())).await;
     let mut first = 0;
     loop {
         let started = monoio::time::Instant::now();
-        match probe(&target, &check, &mut first).await {
-            Ok(outcome) => core.borrow_mut().probed(server, &check, &outcome),
+        match probe(target, check, &mut first).await {
+            Ok(outcome) => {
+                core.borrow_mut()
+                    .probed(server, check, group.passive.as_ref(), &outcome);
+            }
             Err(error) => {
                 let (upstream, server) = (&*target.upstream, &*target.name);
                 tracing::warn!(upstream, server, %error, "cannot probe: this says nothing about the server");
             }
         }
-        let interval = core.borrow().interval(server, &check);
+        let interval = core.borrow().interval(server, check);
         sleep_until(started + interval.mul_f64(0.9 + 0.2 * random())).await;
     }
 }
@@ -282,8 +294,6 @@ fn random() -> f64 {
 struct Core {
     writer: Writer,
     judges: Vec<Judge>,
-    /// The configured ones.
-    weights: Vec<u16>,
     groups: Vec<Numbered>,
     reports: Reports,
     inbox: Receiver<Command>,
@@ -292,28 +302,6 @@ struct Core {
 }
 
 impl Core {
-    fn probed_servers(&self) -> Vec<(usize, Target, Rc<Check>)> {
-        let mut servers = Vec::new();
-        for Numbered { group, places } in &self.groups {
-            if let Some(check) = &group.check {
-                let check = Rc::new(check.clone());
-                let server =
-                    |(place, target): (usize, &Target)| (place, target.clone(), Rc::clone(&check));
-                servers.extend(places.clone().zip(&group.servers).map(server));
-            }
-        }
-        servers
-    }
-
-    fn passive_of(&self, server: usize) -> Option<&Passive> {
-        self.groups
-            .iter()
-            .find(|g| g.places.contains(&server))?
-            .group
-            .passive
-            .as_ref()
-    }
-
     fn interval(&self, server: usize, check: &Check) -> Duration {
         let state = self.writer.read(server).state;
         if self.judges[server].is_changing(state) {
@@ -323,7 +311,13 @@ impl Core {
         }
     }
 
-    fn probed(&mut self, server: usize, check: &Check, outcome: &Outcome) {
+    fn probed(
+        &mut self,
+        server: usize,
+        check: &Check,
+        passive: Option<&Passive>,
+        outcome: &Outcome,
+    ) {
         let now_ms = self.clock.now_ms();
         let before = self.writer.read(server);
         let last = LastProbe {
@@ -331,8 +325,7 @@ impl Core {
             took_us: outcome.took_us,
             result: outcome.result,
         };
-        let passive = self.passive_of(server).cloned();
-        let verdict = self.judges[server].probed(&before, check, passive.as_ref(), last);
+        let verdict = self.judges[server].probed(&before, check, passive, last);
         self.writer.write(
             server,
             &Entry {
@@ -351,23 +344,21 @@ impl Core {
             self.obey(&command, now_ms);
         }
         for at in 0..self.groups.len() {
-            let Numbered { group, places } = &self.groups[at];
-            let (places, probed) = (places.clone(), group.check.is_some());
-            let Some(passive) = group.passive.clone() else {
+            let numbered = self.groups[at].clone();
+            let Some(passive) = &numbered.group.passive else {
                 continue;
             };
-            for server in places.clone() {
-                if !probed {
-                    let verdict =
-                        judge::time_passed(&self.writer.read(server), Some(&passive), now_ms);
+            for server in numbered.places.clone() {
+                if numbered.group.check.is_none() {
+                    let verdict = judge::time_passed(&self.writer.read(server), passive, now_ms);
                     self.apply(server, verdict, now_ms);
                 }
-                self.hear_reports(server, &passive, places.clone(), now_ms);
+                self.hear_reports(server, passive, &numbered, now_ms);
             }
         }
     }
 
-    fn hear_reports(&mut self, server: usize, passive: &Passive, group: Range<usize>, now_ms: u64) {
+    fn hear_reports(&mut self, server: usize, passive: &Passive, numbered: &Numbered, now_ms: u64) {
         let Some((count, cause)) = self.reports.take(server) else {
             return;
         };
@@ -376,8 +367,10 @@ impl Core {
             return;
         }
         // Beside one of weight 0 the only other server is the only one.
-        let others: Vec<usize> = group
-            .filter(|&other| other != server && self.has_weight(other))
+        let others: Vec<usize> = numbered
+            .places
+            .clone()
+            .filter(|&other| other != server && self.has_weight(other, numbered.target(other)))
             .collect();
         let is_out = |other: &&usize| !self.writer.read(**other).serves();
         let out = others.iter().filter(is_out).count();
@@ -395,9 +388,9 @@ impl Core {
     }
 
     /// Whether requests are sent to this server when it is well, and not only those of its own clients.
-    fn has_weight(&self, server: usize) -> bool {
+    fn has_weight(&self, server: usize, target: &Target) -> bool {
         let ordered = self.writer.read(server).weight;
-        ordered.unwrap_or(self.weights[server]) > 0
+        ordered.unwrap_or(target.weight) > 0
     }
 
     fn obey(&mut self, command: &Command, now_ms: u64) {
