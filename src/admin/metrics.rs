@@ -30,7 +30,7 @@ pub(super) fn render(sampler: &Sampler, overview: Option<&Overview>) -> String {
     memory::render(&mut text, view);
     shards::render(&mut text, view);
     rings::render(&mut text, view);
-    servers::render(&mut text, view, overview);
+    servers::render(&mut text, sampler, overview);
     upstreams::render(&mut text, view);
     recent::render(&mut text, sampler);
     if let Some(overview) = overview {

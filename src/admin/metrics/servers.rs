@@ -1,11 +1,11 @@
 //! What all shards together count of each server.
 
 use super::Row;
+use crate::admin::sampler::Sampler;
 use crate::health::overview::Overview;
 use crate::telemetry::counters::{
     FailureKind, RetryKind, ServerCounters, StatusClasses, StickyKind,
 };
-use crate::telemetry::histogram::Snapshot;
 use crate::telemetry::prometheus::{Family, Text};
 use crate::telemetry::view::View;
 
@@ -50,7 +50,8 @@ const GAUGES: [Row<ServerCounters>; 3] = [
     ),
 ];
 
-pub(super) fn render(text: &mut Text, view: &View, overview: Option<&Overview>) {
+pub(super) fn render(text: &mut Text, sampler: &Sampler, overview: Option<&Overview>) {
+    let view = sampler.view();
     for (name, help, value) in COUNTERS {
         by_server(text.counter(name, help), view, value);
     }
@@ -60,7 +61,7 @@ pub(super) fn render(text: &mut Text, view: &View, overview: Option<&Overview>) 
     responses(text, view);
     failures(text, view);
     retries(text, view);
-    latencies(text, view);
+    latencies(text, sampler);
     sticky(text, view);
     weights(text, view, overview);
 }
@@ -130,18 +131,15 @@ fn retries(text: &mut Text, view: &View) {
     });
 }
 
-fn latencies(text: &mut Text, view: &View) {
+fn latencies(text: &mut Text, sampler: &Sampler) {
     let mut family = text.histogram(
         "ringlane_upstream_response_seconds",
         "Time to response head.",
     );
-    for (index, upstream, server) in view.servers() {
-        let mut snapshot = Snapshot::default();
-        view.server_counters(index)
-            .for_each(|server| snapshot.add(&server.latency));
+    for (index, upstream, server) in sampler.view().servers() {
         family.distribution(
             &[("upstream", &upstream.name), ("server", &server.name)],
-            &snapshot,
+            &sampler.latency(index),
         );
     }
 }
