@@ -313,7 +313,10 @@ impl ShardFigures {
             tunnels: sum(|shard| shard.tunnels.get()),
             requests: sum(|shard| shard.requests.get()),
             responses: classes(each().map(|shard| &shard.responses)),
-            own_answers: own_answers(each().map(|shard| &shard.own_answers)),
+            // Only those that were given: a table of zeros tells nothing.
+            own_answers: OwnAnswers::sums(each().map(|shard| &shard.own_answers))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
             bytes_in: sum(|shard| shard.bytes_in.get()),
             bytes_out: sum(|shard| shard.bytes_out.get()),
             timeouts: kinds(
@@ -348,23 +351,6 @@ fn classes<'a>(counters: impl Iterator<Item = &'a StatusClasses>) -> Counts {
         for (name, count) in StatusClasses::NAMES.into_iter().zip(classes.get()) {
             *counts.entry(name).or_default() += count;
         }
-    }
-    counts
-}
-
-/// Only those that were given: a table of zeros tells nothing.
-fn own_answers<'a>(counters: impl Iterator<Item = &'a OwnAnswers>) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for (status, count) in counters
-        .flat_map(OwnAnswers::iter)
-        .filter(|(_, count)| *count > 0)
-    {
-        let name = if status == 0 {
-            "other".into()
-        } else {
-            status.to_string()
-        };
-        *counts.entry(name).or_default() += count;
     }
     counts
 }

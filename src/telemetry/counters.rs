@@ -91,18 +91,22 @@ impl OwnAnswers {
         400, 404, 405, 408, 411, 413, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505,
     ];
 
-    /// Counts an answer. A code not in [`Self::STATUSES`] counts under code 0.
+    /// Counts an answer. Codes not in [`Self::STATUSES`] count together.
     pub fn count(&self, status: u16) {
         let known = Self::STATUSES.iter().position(|known| *known == status);
         self.0[known.unwrap_or(Self::STATUSES.len())].inc();
     }
 
-    /// Each code with its count; last, under 0, all other codes.
-    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        Self::STATUSES
-            .into_iter()
-            .chain([0])
-            .zip(self.0.iter().map(Counter::get))
+    /// What these have counted together, by code; last, as `other`, all other codes.
+    pub fn sums<'a>(all: impl Iterator<Item = &'a Self>) -> impl Iterator<Item = (String, u64)> {
+        let mut sums = [0; Self::STATUSES.len() + 1];
+        for own in all {
+            for (sum, counter) in sums.iter_mut().zip(&own.0) {
+                *sum += counter.get();
+            }
+        }
+        let codes = Self::STATUSES.iter().map(u16::to_string);
+        codes.chain(["other".to_owned()]).zip(sums)
     }
 }
 
@@ -418,12 +422,18 @@ mod tests {
 
     #[test]
     fn own_answers_keep_unknown_codes_apart() {
-        let own = OwnAnswers::default();
-        for status in [502, 502, 418, 400] {
-            own.count(status);
+        let own = [OwnAnswers::default(), OwnAnswers::default()];
+        for (shard, status) in [(0, 502), (1, 502), (0, 418), (1, 400)] {
+            own[shard].count(status);
         }
-        let counted: Vec<_> = own.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counted, [(400, 1), (502, 2), (0, 1)]);
+        let counted: Vec<_> = OwnAnswers::sums(own.iter())
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let expected = [("400", 1), ("502", 2), ("other", 1)];
+        assert_eq!(
+            counted,
+            expected.map(|(code, count)| (code.to_owned(), count))
+        );
     }
 
     #[test]

@@ -203,21 +203,8 @@ fn own_answers(text: &mut Text, view: &View) {
         "ringlane_own_answers_total",
         "Answers made by the proxy itself, by status.",
     );
-    for status in OwnAnswers::STATUSES.into_iter().chain([0]) {
-        let of_shard = |shard: &ShardCounters| {
-            shard
-                .own_answers
-                .iter()
-                .find(|(code, _)| *code == status)
-                .map_or(0, |(_, count)| count)
-        };
-        let count: u64 = view.shards.iter().map(|shard| of_shard(shard)).sum();
-        let name = if status == 0 {
-            "other".into()
-        } else {
-            status.to_string()
-        };
-        family.sample(&[("status", &name)], count);
+    for (status, count) in OwnAnswers::sums(view.shards.iter().map(|shard| &shard.own_answers)) {
+        family.sample(&[("status", &status)], count);
     }
 }
 
