@@ -8,9 +8,11 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{ROOT, Section};
 
 /// Keys whose values are secret wherever they stand, misplaced ones included.
-const SECRETS: [&str; 3] = ["key", "previous_keys", "token"];
+const SECRETS: [&str; 4] = ["key", "previous_keys", "token", "headers"];
 /// What all those keys have in their names.
-const WORDS: [&str; 2] = ["key", "token"];
+const WORDS: [&str; 3] = ["key", "token", "headers"];
+/// Keys for the path of a secret's file. Some write the secret itself there.
+const FILES: [&str; 2] = ["key_file", "token_file"];
 
 /// The tables in which secrets stand, by name. A key there that is none of theirs may be a secret's, misspelt.
 fn tables() -> impl Iterator<Item = (&'static str, &'static Section)> {
@@ -18,6 +20,20 @@ fn tables() -> impl Iterator<Item = (&'static str, &'static Section)> {
     let name = |section: &Section| section.title.trim_matches(['[', ']']).rsplit('.').next();
     (ROOT.all().into_iter().filter(holds))
         .filter_map(move |section| Some((name(section)?, section)))
+}
+
+/// What a complaint calls a secret's file: its path, unless that may be the secret itself.
+pub(super) fn file_name(path: &str) -> String {
+    if may_be_secret(path) {
+        "this file".to_owned()
+    } else {
+        format!("`{path}`")
+    }
+}
+
+/// Whether the value of one of [`FILES`] may be no path: secrets may have slashes, but hardly begin like this.
+fn may_be_secret(path: &str) -> bool {
+    !path.starts_with(['/', '.'])
 }
 
 /// The file's text with asterisks for its secrets; every byte and every character keeps its place.
@@ -60,14 +76,31 @@ fn star(character: char) -> char {
 fn in_table(table: &DeTable<'_>, section: Option<&Section>, spans: &mut Vec<Range<usize>>) {
     for (name, value) in table {
         let name: &str = name.get_ref();
-        let misspelt = section.is_some_and(|section| section.key(name).is_none());
-        if misspelt || SECRETS.contains(&name) {
+        let misspelt = match section {
+            Some(section) => section.key(name).is_none(),
+            None => has_word(name) && !plain_keys().any(|plain| plain == name),
+        };
+        let path = value.get_ref().as_str().filter(|_| FILES.contains(&name));
+        if misspelt || SECRETS.contains(&name) || path.is_some_and(may_be_secret) {
             whole(value, spans);
         } else {
             let section = tables().find(|(table, _)| *table == name);
             in_value(value, section.map(|(_, section)| section), spans);
         }
     }
+}
+
+/// Whether a name has a secret's word in it.
+fn has_word(name: &str) -> bool {
+    let name = name.to_lowercase();
+    WORDS.iter().any(|word| name.contains(word))
+}
+
+/// The names of all keys that are no secret's.
+fn plain_keys() -> impl Iterator<Item = &'static str> {
+    (ROOT.all().into_iter().flat_map(|section| section.keys))
+        .map(|key| key.name)
+        .filter(|name| !SECRETS.contains(name))
 }
 
 /// Of a table that a dotted key makes, the span is only that key's.
@@ -78,6 +111,7 @@ fn whole(value: &Spanned<DeValue<'_>>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
+/// Looks for secrets in a value; `section` is given where a table with secrets should stand.
 fn in_value(
     value: &Spanned<DeValue<'_>>,
     section: Option<&Section>,
@@ -86,6 +120,7 @@ fn in_value(
     match value.get_ref() {
         DeValue::Table(table) => in_table(table, section, spans),
         DeValue::Array(items) => items.iter().for_each(|item| in_value(item, section, spans)),
+        _ if section.is_some() => spans.push(value.span()),
         _ => {}
     }
 }
@@ -93,10 +128,7 @@ fn in_value(
 /// Of a file that is no TOML: all from where a secret may begin up to the next line that some other key or a header begins. It hides
 /// too much rather than too little.
 fn in_lines(text: &str) -> Vec<Range<usize>> {
-    let plain: Vec<&str> = (ROOT.all().iter().flat_map(|section| section.keys))
-        .map(|key| key.name)
-        .filter(|name| !SECRETS.contains(name))
-        .collect();
+    let plain: Vec<&str> = plain_keys().collect();
     let (mut spans, mut start, mut hides) = (Vec::new(), 0, false);
     for line in text.split_inclusive('\n') {
         let from = match beginning(line, &plain) {
@@ -203,6 +235,15 @@ mod tests {
         concealed(text, document.get_ref(), !errors.is_empty())
     }
 
+    #[track_caller]
+    fn assert_hidden(text: &str, name_stays: bool) {
+        let shown = shown(text);
+        assert_eq!(shown.len(), text.len());
+        assert!(!shown.contains("s3cret"), "{shown}");
+        let stays = shown.contains("name = \"a\"");
+        assert_eq!(stays, name_stays, "{text}\n{shown}");
+    }
+
     #[test]
     fn secrets_become_asterisks() {
         let cases = [
@@ -284,14 +325,38 @@ mod tests {
             ),
         ];
         for (text, name_stays) in cases {
-            let shown = shown(text);
-            assert_eq!(shown.len(), text.len());
-            assert!(!shown.contains("s3cret"), "{shown}");
-            assert_eq!(
-                shown.contains("name = \"a\""),
-                name_stays,
-                "{text}\n{shown}"
-            );
+            assert_hidden(text, name_stays);
+        }
+    }
+
+    #[test]
+    fn misplaced_secrets_become_asterisks() {
+        for text in [
+            "sticky = \"s3cret\"\nname = \"a\"",
+            "sticky = [\"s3cret\", ['s3cret']]\nname = \"a\"",
+            "admin = 's3cret'\nname = \"a\"",
+            "sticky_key = \"s3cret\"\nname = \"a\"",
+            "Key = \"s3cret\"\nname = \"a\"",
+            "admin_token = [\"s3cret\"]\nname = \"a\"",
+            "keys.x = \"s3cret\"\nname = \"a\"",
+            "name = \"a\"\n[upstream.sticky]\nkey_file = \"s3cret/=\"",
+            "name = \"a\"\n[admin]\ntoken_file = \"s3cret\"",
+            "name = \"a\"\n[upstream.health]\nheaders = [\"Authorization: s3cret\"]",
+            "name = \"a\"\nhealth = { header = [\"s3cret\"] }\nheaders = \"s3cret",
+        ] {
+            assert_hidden(text, true);
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for text in [
+            "[upstream.sticky]\nkey_file = \"/etc/ringlane/keys\"",
+            "[admin]\ntoken_file = \"./token\"",
+            "[limits]\nheader_count = 7",
+            "header_count = 60s",
+        ] {
+            assert_eq!(shown(text), text);
         }
     }
 

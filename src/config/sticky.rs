@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw};
 use super::reader::Reader;
-use super::{Route, Upstream};
+use super::{Route, Upstream, secrecy};
 
 /// As many as the bytes of the hash that it keys (RFC 2104 section 3).
 const KEY_BYTES_MIN: usize = 32;
@@ -271,10 +271,11 @@ fn key(text: &str) -> Result<Key, Flaw> {
 
 /// One key a line; empty lines do not count.
 fn read(path: &Path) -> Result<Vec<Key>, Flaw> {
-    let unreadable = |error| Flaw::new(format!("`{}` cannot be read: {error}", path.display()));
+    let name = secrecy::file_name(&path.to_string_lossy());
+    let unreadable = |error| Flaw::new(format!("{name} cannot be read: {error}"));
     // A pipe would keep the start waiting.
     if !path.metadata().map_err(unreadable)?.is_file() {
-        return Err(Flaw::new(format!("`{}` is no file", path.display())));
+        return Err(Flaw::new(format!("{name} is no file")));
     }
     let file = File::open(path).map_err(unreadable)?;
     let mut text = String::new();
@@ -283,7 +284,7 @@ fn read(path: &Path) -> Result<Vec<Key>, Flaw> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let keys = lines.map(key).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {
-        return Err(Flaw::new(format!("`{}` is empty", path.display())).help(MAKE_KEY));
+        return Err(Flaw::new(format!("{name} is empty")).help(MAKE_KEY));
     }
     Ok(keys)
 }
@@ -371,5 +372,7 @@ mod tests {
         assert_eq!(format!("{key:?}"), "(secret)");
         let short = super::key(&text[1..]).expect_err("too short");
         assert!(!format!("{short:?}").contains(&text[1..9]), "{short:?}");
+        let misplaced = read(Path::new(text)).expect_err("no file");
+        assert!(!format!("{misplaced:?}").contains(text), "{misplaced:?}");
     }
 }

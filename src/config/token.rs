@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::complaint::{Complaints, Flaw};
 use super::reader::Reader;
+use super::secrecy;
 
 /// Shorter ones can be guessed.
 const CHARS_MIN: usize = 16;
@@ -86,12 +87,12 @@ pub(super) fn token(table: &Reader<'_>, complaints: &Complaints<'_>) -> Option<T
         complaints.error(&span, flaw.help("remove one of them"));
         return None;
     }
+    let name = secrecy::file_name(path.get_ref());
     let path = Path::new(path.into_inner());
-    let read = read_token(path)
-        .map_err(|error| flaw(format!("`{}`: {error}", path.display())).of("token_file"));
+    let read = read_token(path).map_err(|error| flaw(format!("{name}: {error}")).of("token_file"));
     let token = complaints.check(&span, read)?;
     if others_may_read(path) {
-        let flaw = Flaw::new(format!("every user may read `{}`", path.display()));
+        let flaw = Flaw::new(format!("every user may read {name}"));
         complaints.warning(&span, flaw.help("take that right away with chmod o="));
     }
     Some(token)

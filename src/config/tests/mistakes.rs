@@ -256,7 +256,7 @@ fn tokens_of_the_status_listener() {
     let good_file = file("good", "0123456789abcdef\n", 0o640);
     let open_file = file("open", "0123456789abcdef", 0o644);
     let short_file = file("short", "0123", 0o600);
-    let cases: [(&str, &[&str]); 13] = [
+    let cases: [(&str, &[&str]); 14] = [
         ("address = \"[::ffff:127.0.0.1]:9900\"", &[]),
         ("orders = false", &[]),
         (
@@ -277,6 +277,10 @@ fn tokens_of_the_status_listener() {
         (
             "token_file = \"/nonexistent\"",
             &["error 2: token_file: `/nonexistent`: it cannot be read: No such file"],
+        ),
+        (
+            "token_file = \"0123456789abcdef\"",
+            &["error 2: token_file: this file: it cannot be read: No such file"],
         ),
         (
             "token = \"short\"",

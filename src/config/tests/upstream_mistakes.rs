@@ -165,7 +165,7 @@ fn mistakes_in_health() {
         ),
         (
             "health = { headers = [\"X\"] }",
-            &["error 7: headers: `X` is not a field (write \"Name: value\")"],
+            &["error 7: headers: this is not a field (write \"Name: value\")"],
         ),
         (
             "health = { expect = \"2xx,1xx\" }",
