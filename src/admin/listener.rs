@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::connection::{Limits, Server};
 use super::http::{Answer, HEAD_BYTES_MAX, Request};
@@ -19,11 +19,24 @@ use super::http::{Answer, HEAD_BYTES_MAX, Request};
 const STACK_BYTES: usize = 256 * 1024;
 /// A pause after a failed accept, for descriptors may be short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that may wait for the accepting thread.
+const BACKLOG: i32 = 128;
 
-/// Opens the socket. The error names the address.
+/// Opens the socket, which takes no IPv4 clients on an IPv6 address. The error names the address.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("admin listener {address}: {error}")))
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|error: io::Error| {
+        io::Error::new(error.kind(), format!("admin listener {address}: {error}"))
+    })
 }
 
 /// A listener that answers with what its handler returns. Dropping it closes the socket; running answers go on.
@@ -48,7 +61,7 @@ impl Listener {
             slots: Arc::new(Server {
                 handler,
                 limits,
-                loopback: address.ip().to_canonical().is_loopback(),
+                loopback: address.ip().is_loopback(),
             }),
         };
         let thread = thread::Builder::new()
@@ -125,7 +138,7 @@ fn refuse(mut stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::Instant;
 
     use super::*;
@@ -305,6 +318,12 @@ mod tests {
         let address = listener.address();
         drop(listener);
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn an_ipv6_address_leaves_the_port_to_ipv4() {
+        let any = bind((Ipv6Addr::UNSPECIFIED, 0).into()).expect("a free port");
+        assert!(SockRef::from(&any).only_v6().expect("IPv6"));
     }
 
     #[test]

@@ -17,13 +17,21 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// Reads the address of a listener. Port 0 lets the kernel choose.
 pub(super) fn listener(text: &str) -> Result<SocketAddr, Flaw> {
-    text.parse().map_err(|_| {
+    let address: SocketAddr = text.parse().map_err(|_| {
         let flaw = Flaw::new(format!("`{text}` is not an IP address and port"));
         match listener_hint(text) {
             Some(hint) => flaw.help(format!("write \"{hint}\"")),
             None => flaw.help(r#"write "0.0.0.0:8080", "127.0.0.1:8080" or "[::]:8080""#),
         }
-    })
+    })?;
+    let ip = address.ip().to_canonical();
+    if ip != address.ip() {
+        // Listeners on IPv6 addresses take no IPv4 clients.
+        let flaw = Flaw::new(format!("`{text}` is an IPv4 address, written as IPv6"));
+        let hint = SocketAddr::new(ip, address.port());
+        return Err(flaw.help(format!("write \"{hint}\"")));
+    }
+    Ok(address)
 }
 
 /// What common other ways of writing a listener mean.
@@ -211,6 +219,7 @@ mod tests {
             ("127.0.0.1:0", true),
             ("[::]:8080", true),
             ("[::1]:443", true),
+            ("[::ffff:127.0.0.1]:443", false),
             ("", false),
             (":8080", false),
             ("8080", false),

@@ -117,7 +117,7 @@ pub(super) fn admin(
         let hint = "give [admin] or this listener another port, or set enabled = false in [admin]";
         complaints.error(&listen.span(), flaw.help(hint));
     }
-    let is_local = address.ip().to_canonical().is_loopback();
+    let is_local = address.ip().is_loopback();
     let has_token = ["token", "token_file"].iter().any(|key| table.changes(key));
     if !is_local && orders && !has_token {
         let flaw = Flaw::new(format!(

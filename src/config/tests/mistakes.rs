@@ -105,8 +105,12 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "error 1: other machines could give orders at `0.0.0.0:9900`, without a token (give [admin] a token_file,",
     ),
     (
-        "admin = { address = \"[::ffff:10.0.0.1]:9900\", token = \"off\" }",
-        "error 1: other machines could give orders at `[::ffff:10.0.0.1]:9900`",
+        "admin = { address = \"10.0.0.1:9900\", token = \"off\" }",
+        "error 1: other machines could give orders at `10.0.0.1:9900`",
+    ),
+    (
+        "admin.address = \"[::ffff:127.0.0.1]:9900\"",
+        "error 1: address: `[::ffff:127.0.0.1]:9900` is an IPv4 address, written as IPv6 (write \"127.0.0.1:9900\")",
     ),
     (
         "admin = { address = \"0.0.0.0:9900\", orders = false }",
@@ -257,7 +261,7 @@ fn tokens_of_the_status_listener() {
     let open_file = file("open", "0123456789abcdef", 0o644);
     let short_file = file("short", "0123", 0o600);
     let cases: [(&str, &[&str]); 14] = [
-        ("address = \"[::ffff:127.0.0.1]:9900\"", &[]),
+        ("address = \"[::1]:9900\"", &[]),
         ("orders = false", &[]),
         (
             "token = \"0123456789abcdef\"\norders = false",
