@@ -184,7 +184,10 @@ fn port_number(text: &str) -> Result<u16, Flaw> {
     }
 }
 
-/// Reads a network such as `10.0.0.0/8`, or a single address.
+/// Bits of an IPv4-mapped IPv6 address before the IPv4 address (RFC 4291 section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
+
+/// Reads a network such as `10.0.0.0/8`, or a single address. IPv4-mapped ones become IPv4, as the addresses that are compared with them.
 pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
     let wrong = || {
         Flaw::new(format!("`{text}` is not an address or network"))
@@ -194,15 +197,20 @@ pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
         Ok(ip) => IpNet::from(ip),
         Err(_) => text.parse().map_err(|_| wrong())?,
     };
-    if network.trunc() == network {
-        Ok(network)
-    } else {
+    if network.trunc() != network {
         let hint = format!(
             "write \"{}\", or \"{}\" for the one address",
             network.trunc(),
             network.addr()
         );
-        Err(Flaw::new(format!("`{text}` has bits set beyond its prefix length")).help(hint))
+        return Err(
+            Flaw::new(format!("`{text}` has bits set beyond its prefix length")).help(hint),
+        );
+    }
+    let mapped = network.addr().to_canonical();
+    match network.prefix_len().checked_sub(MAPPED_PREFIX) {
+        Some(prefix) if mapped != network.addr() => IpNet::new(mapped, prefix).map_err(|_| wrong()),
+        _ => Ok(network),
     }
 }
 
@@ -358,6 +366,11 @@ mod tests {
             ("::1", Some("::1/128")),
             ("2001:db8::/32", Some("2001:db8::/32")),
             ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7/32")),
+            ("::ffff:10.0.0.0/104", Some("10.0.0.0/8")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::fffe:0:0/95", Some("::fffe:0:0/95")),
+            ("::ffff:10.0.0.1/104", None),
             ("10.0.0.1/8", None),
             ("10.0.0.0/33", None),
             ("::/129", None),
