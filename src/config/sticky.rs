@@ -1,6 +1,6 @@
 //! Sticky sessions: the cookie, and the key that makes its value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::complaint::{Complaints, Flaw};
 use super::reader::Reader;
-use super::{Route, Upstream, secrecy};
+use super::{HostPattern, Route, Upstream, secrecy};
 
 /// As many as the bytes of the hash that it keys (RFC 2104 section 3).
 const KEY_BYTES_MIN: usize = 32;
@@ -144,13 +144,14 @@ fn check(table: &Reader<'_>, sticky: &Sticky, complaints: &Complaints<'_>) {
     }
 }
 
-/// Warns of upstreams on one host that would replace each other's cookie with every request.
+/// Warns of upstreams that would replace each other's cookie with every request: browsers keep one of a name, path and domain, or host.
 pub(super) fn warn_of_shared(
     upstreams: &[Spanned<Upstream>],
     routes: &[Route],
     complaints: &Complaints<'_>,
 ) {
-    let mut seen = HashMap::new();
+    let mut seen: HashMap<_, Vec<&Route>> = HashMap::new();
+    let mut warned = HashSet::new();
     for route in routes {
         // A file that is refused may have routes to nowhere.
         let Some(upstream) = upstreams.get(route.upstream) else {
@@ -159,16 +160,64 @@ pub(super) fn warn_of_shared(
         let Some(sticky) = &upstream.get_ref().sticky else {
             continue;
         };
-        let cookie = (&route.host, &sticky.cookie, &sticky.domain, &sticky.path);
-        let first = *seen.entry(cookie).or_insert(route.upstream);
-        if first != route.upstream {
-            let other = &upstreams[first].get_ref().name;
+        let domain = sticky.domain.as_ref().map(|name| name.to_ascii_lowercase());
+        let others = (seen.entry((&sticky.cookie, &sticky.path, domain.clone()))).or_default();
+        let share = |other: &&Route| {
+            let place = if let Some(domain) = &domain {
+                format!("domain {domain}")
+            } else {
+                let host = shared_host(&other.host, &route.host, routes)?;
+                format!("host {host}")
+            };
+            Some((other.upstream, place))
+        };
+        let mut rivals = others
+            .iter()
+            .filter(|other| other.upstream != route.upstream);
+        if let Some((other, place)) = rivals.find_map(share)
+            && warned.insert(route.upstream)
+        {
+            let other = &upstreams[other].get_ref().name;
             let flaw = Flaw::new(format!(
-                "upstream `{other}` has a cookie `{}` for host {} too: each replaces the other's",
-                sticky.cookie, route.host
+                "upstream `{other}` has a cookie `{}` for {place} too: each replaces the other's",
+                sticky.cookie
             ));
             complaints.warning(&upstream.span(), flaw.help("give each a name of its own"));
         }
+        others.push(route);
+    }
+}
+
+/// The hosts of which routes with either pattern take requests, if there are any.
+fn shared_host<'a>(
+    one: &'a HostPattern,
+    other: &'a HostPattern,
+    routes: &[Route],
+) -> Option<&'a HostPattern> {
+    let both = narrower(one, other)?;
+    // A narrower pattern goes first; where it takes every path, nothing is left for the wider one.
+    let wider = if both == one { other } else { one };
+    let taken = |route: &Route| {
+        route.path == "/"
+            && route.host != *wider
+            && narrower(&route.host, wider) == Some(&route.host)
+            && narrower(&route.host, both) == Some(both)
+    };
+    (!routes.iter().any(taken)).then_some(both)
+}
+
+/// The one of two patterns whose hosts the other takes as well.
+fn narrower<'a>(one: &'a HostPattern, other: &'a HostPattern) -> Option<&'a HostPattern> {
+    use HostPattern::{Any, Exact, Suffix};
+    match (one, other) {
+        (Any, narrow) | (narrow, Any) => Some(narrow),
+        (Suffix(suffix), narrow @ (Exact(host) | Suffix(host)))
+        | (narrow @ (Exact(host) | Suffix(host)), Suffix(suffix))
+            if host.ends_with(suffix) =>
+        {
+            Some(narrow)
+        }
+        _ => (one == other).then_some(one),
     }
 }
 

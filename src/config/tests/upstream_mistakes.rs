@@ -281,3 +281,70 @@ fn servers_of_weight_0_are_none_to_eject() {
     assert_complaints(&text(49), &[warning]);
     assert_complaints(&text(50), &[]);
 }
+
+#[test]
+fn cookies_that_replace_each_other() {
+    // Host and path of the routes to `app` and `b`, further keys of both cookies, and for what the warning is.
+    let cases = [
+        (("*", "/"), ("*", "/api"), "", Some("host *")),
+        (
+            ("*", "/"),
+            ("x.example", "/api"),
+            "",
+            Some("host x.example"),
+        ),
+        (
+            ("*.example", "/"),
+            ("*.a.example", "/api"),
+            "",
+            Some("host *.a.example"),
+        ),
+        (("x.example", "/a"), ("*", "/"), "", Some("host x.example")),
+        // All of the narrower host goes to one upstream.
+        (("*", "/"), ("x.example", "/"), "", None),
+        (("a.example", "/"), ("b.example", "/"), "", None),
+        (("*.a.example", "/"), ("a.example", "/api"), "", None),
+        (
+            ("a.example", "/"),
+            ("b.example", "/"),
+            ", domain = \"Example\"",
+            Some("domain example"),
+        ),
+    ];
+    for (first, second, keys, warned) in cases {
+        let route = |upstream: &str, (host, path): (&str, &str)| {
+            format!("[[route]]\nupstream = \"{upstream}\"\nhost = \"{host}\"\npath = \"{path}\"\n")
+        };
+        let sticky = format!("sticky = {{ cookie = \"id\", key = \"{:032}\"{keys} }}", 7);
+        let lines = [
+            format!(
+                "{sticky}\n[[upstream]]\nname = \"b\"\nserver = [{{ address = \"b:1\" }}]\n{sticky}"
+            ),
+            route("app", first),
+            route("b", second),
+        ];
+        let warning = warned.map(|place| {
+            format!("warning 9: upstream `app` has a cookie `id` for {place} too: each replaces")
+        });
+        let expected: Vec<_> = warning.iter().map(String::as_str).collect();
+        assert_each(&[(&lines.join("\n"), &expected)]);
+    }
+    // The default's routes lead to a third upstream where the narrower ones do not.
+    let text = |host: &str| {
+        let sticky = "sticky = { cookie = \"id\", key = \"0123456789abcdef0123456789abcdef\" }";
+        let upstream = |name: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nserver = [{{ address = \"{name}:1\" }}]\n")
+        };
+        format!(
+            "{sticky}\n{}{sticky}\n{}[[route]]\nupstream = \"app\"\n[[route]]\nupstream = \"b\"\nhost = \"x.example\"\n\
+             path = \"/api\"\n[[route]]\nupstream = \"c\"\nhost = \"{host}\"",
+            upstream("b"),
+            upstream("c"),
+        )
+    };
+    assert_each(&[(&text("*.example"), &[])]);
+    assert_each(&[(
+        &text("*.other"),
+        &["warning 9: upstream `app` has a cookie"],
+    )]);
+}
