@@ -163,7 +163,7 @@ fn host_pattern(text: &str) -> Result<HostPattern, Flaw> {
 }
 
 /// Checks a path prefix against RFC 3986 section 3.3. What requests' paths lose before they are compared (dot segments, empty ones, needless
-/// escapes) would match nothing, or not what it seems to, as would a closing slash.
+/// escapes) would match nothing, or not what it seems to, as would a closing slash. Escapes get their usual form, in upper case.
 fn path_prefix(text: &str) -> Result<String, Flaw> {
     if !text.starts_with('/') {
         return Err(Flaw::new(format!("`{text}` does not begin with `/`"))
@@ -204,8 +204,19 @@ fn path_prefix(text: &str) -> Result<String, Flaw> {
             let hint = format!("write \"{shorter}\", which takes {shorter} and all below it");
             Err(Flaw::new(format!("`{text}` ends in `/`")).help(hint))
         }
-        _ => Ok(text.to_owned()),
+        _ => Ok(upper_escapes(text)),
     }
+}
+
+/// The path with the digits of its escapes in upper case (RFC 3986 section 6.2.2.1).
+fn upper_escapes(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut upper = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        upper.extend(["%", &digits.to_ascii_uppercase(), rest]);
+    }
+    upper
 }
 
 fn is_path_character(c: char) -> bool {
@@ -290,6 +301,12 @@ mod tests {
         for (text, good) in cases {
             assert_eq!(path_prefix(text).is_ok(), good, "{text:?}");
         }
+    }
+
+    #[test]
+    fn escapes_have_one_form() {
+        let path = path_prefix("/ab%2fcd/%c3%Bcef").ok();
+        assert_eq!(path.as_deref(), Some("/ab%2Fcd/%C3%BCef"));
     }
 
     proptest! {

@@ -75,19 +75,33 @@ fn takes_path(prefix: &[u8], path: &[u8]) -> bool {
         || prefix.is_empty()
 }
 
-/// The path without `prefix`; `None` when it does not begin with it byte for byte (it may be written in another way).
+/// The path without `prefix`; `None` when it does not begin with it (it may be written in another way). Only the case of the digits of
+/// escapes does not matter (RFC 3986 section 2.1).
 pub fn strip<'a>(prefix: &str, path_and_query: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     let prefix = prefix.trim_end_matches('/').as_bytes();
     if prefix.is_empty() {
         // It leads every path, and `*`, which is none.
         return Some(Cow::Borrowed(path_and_query));
     }
-    let rest = path_and_query.strip_prefix(prefix)?;
+    let (start, rest) = path_and_query.split_at_checked(prefix.len())?;
+    if start != prefix && !differ_in_escapes(start, prefix) {
+        return None;
+    }
     match rest.first() {
         Some(b'/') => Some(Cow::Borrowed(rest)),
         None | Some(b'?') => Some(Cow::Owned([b"/", rest].concat())),
         Some(_) => None,
     }
+}
+
+/// Whether nothing but the case of the digits of escapes differs.
+fn differ_in_escapes(one: &[u8], other: &[u8]) -> bool {
+    let mut digits = 0;
+    one.iter().zip(other).all(|(one, other)| {
+        let escaped = digits > 0;
+        digits = if *one == b'%' { 2 } else { digits.max(1) - 1 };
+        one == other || escaped && one.eq_ignore_ascii_case(other)
+    })
 }
 
 /// The path as a server will understand it: percent-encoding taken off (but for slashes, whose is `%2F`), dot segments resolved, slashes
@@ -222,6 +236,12 @@ mod tests {
             ("/", "/x", Some("/x")),
             ("/", "*", Some("*")),
             ("/api", "/%61pi", None),
+            ("/api", "/Api/x", None),
+            ("/api", "/ap", None),
+            ("/%C3%BCab", "/%c3%bcab/x", Some("/x")),
+            ("/a%2Fb", "/a%2fb?q", Some("/?q")),
+            ("/%C3%BCab", "/%c3%bcAb/x", None),
+            ("/%C3%BCab", "/%c3%bcab%", None),
         ];
         for (prefix, path, expected) in cases {
             assert_eq!(

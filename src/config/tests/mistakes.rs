@@ -209,6 +209,10 @@ fn mistakes_in_lists() {
             &["error 10: a route for host a.b and path / stands in line 7"],
         ),
         (
+            "[[route]]\nupstream = \"app\"\npath=\"/%c3\"\n[[route]]\nupstream = \"app\"\npath=\"/%C3\"",
+            &["error 10: a route for host * and path /%C3 stands in line 7"],
+        ),
+        (
             "[route]\nupstream = \"app\"",
             &["error 7: route takes tables [[route]], not a table"],
         ),
