@@ -164,8 +164,17 @@ fn check_queue(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaints<
         return;
     }
     let servers = &upstream.servers;
-    let unlimited = |server: &Server| server.max_requests.or(server.max_connections).is_none();
-    if !servers.is_empty() && servers.iter().any(unlimited) {
+    // While others serve, weight 0 and backups take nobody from a full server.
+    let (backups, primaries): (Vec<_>, Vec<_>) = (servers.iter())
+        .filter(|server| server.weight > 0)
+        .partition(|server| server.backup);
+    let takers = if primaries.is_empty() {
+        backups
+    } else {
+        primaries
+    };
+    let unlimited = |server: &&Server| server.max_requests.or(server.max_connections).is_none();
+    if takers.iter().any(unlimited) {
         let flaw = Flaw::new("queue hardly acts: a server without limit is never full");
         let flaw = flaw.help("give every server max_requests or max_connections");
         complaints.warning(&table.span_of("queue"), flaw);

@@ -58,6 +58,32 @@ fn mistakes_in_retries_and_queues() {
 }
 
 #[test]
+fn servers_that_keep_a_queue_from_acting() {
+    let hardly = "warning 6: queue hardly acts: a server without limit is never full";
+    let limited = "address = \"127.0.0.1:1\", max_requests = 1";
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&[limited, "address = \"a:1\""], &[hardly]),
+        (&[limited, "address = \"a:1\", backup = true"], &[]),
+        (&[limited, "address = \"a:1\", weight = 0"], &[]),
+        (
+            &[
+                "address = \"a:1\", backup = true",
+                "address = \"b:1\", weight = 0, max_requests = 1",
+            ],
+            &[hardly],
+        ),
+        (&[limited, "address = \"a:1\", max_connections = 1"], &[]),
+    ];
+    for (servers, expected) in cases {
+        let text = format!(
+            "[[listen]]\naddress = \"127.0.0.1:8080\"\n[[upstream]]\nname = \"app\"\nserver = [{{ {} }}]\nqueue = 5\n",
+            servers.join(" }, { ")
+        );
+        assert_complaints(&text, expected);
+    }
+}
+
+#[test]
 fn mistakes_in_balancing() {
     assert_each(&[
         (
