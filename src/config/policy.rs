@@ -53,6 +53,14 @@ pub(super) fn check(
     servers: &[Server],
     complaints: &Complaints<'_>,
 ) {
+    if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
+        let flaw = Flaw::new("every server has weight 0: all requests get 503");
+        complaints.warning(&upstream.span_of("server"), flaw);
+    }
+    // What a refused policy asks for is not known.
+    if upstream.refuses("policy") {
+        return;
+    }
     let hashes = matches!(policy, Policy::Hash | Policy::IpHash);
     let idle = [
         ("hash", policy != Policy::Hash),
@@ -66,10 +74,6 @@ pub(super) fn check(
             let flaw = flaw.help(format!("the policy is \"{}\"", upstream.choice("policy")));
             complaints.warning(&upstream.span_of(key), flaw);
         }
-    }
-    if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
-        let flaw = Flaw::new("every server has weight 0: all requests get 503");
-        complaints.warning(&upstream.span_of("server"), flaw);
     }
 }
 

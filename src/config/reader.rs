@@ -67,6 +67,12 @@ impl<'a> Reader<'a> {
         matches!(value, Some(Ok(value)) if Some(value) != key.default)
     }
 
+    /// Whether the file gives this key a value that it does not take.
+    pub(super) fn refuses(&self, name: &str) -> bool {
+        self.given(name)
+            .is_some_and(|given| read(self.key(name), given.get_ref()).is_err())
+    }
+
     /// Whether the file gives no element of this list. A list of the wrong type is complained about elsewhere.
     pub(super) fn lacks(&self, name: &str) -> bool {
         match self.given(name).map(Spanned::get_ref) {

@@ -93,6 +93,10 @@ fn mistakes_in_balancing() {
             ],
         ),
         (
+            "policy = \"hsah\"\nhash = \"uri\"\nhash_balance_factor = 125",
+            &["error 7: policy is \"hsah\"; it takes"],
+        ),
+        (
             "policy = \"hash\"\nhash = \"heder:x\"",
             &["error 8: hash: `heder:x` is no part of a request (did you mean `header`?)"],
         ),
