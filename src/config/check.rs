@@ -268,14 +268,15 @@ fn rate_limit(table: &Reader<'_>, complaints: &Complaints<'_>) -> RateLimit {
     let exempt = texts
         .filter_map(|text| complaints.check(&text.span(), address::network(text.get_ref())))
         .collect();
-    // A missing number has been complained about.
-    let requests = table.number_or_word("requests").unwrap_or(1);
+    // A missing or refused number has been complained about.
+    let given = table.number_or_word("requests");
+    let requests = given.unwrap_or(1);
     let (period, burst) = (
         table.duration("period"),
         table.number_or_word("burst").unwrap_or(requests),
     );
     let fill_us = period.as_micros() * u128::from(burst) / u128::from(requests);
-    if fill_us > RateLimit::FILL_MAX.as_micros() {
+    if given.is_some() && fill_us > RateLimit::FILL_MAX.as_micros() {
         let max = units::Span(RateLimit::FILL_MAX);
         let days = fill_us.div_ceil(Duration::from_secs(24 * 60 * 60).as_micros());
         let flaw = Flaw::new(format!(

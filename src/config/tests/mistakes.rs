@@ -133,6 +133,14 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "[rate_limit]\nrequests = 1\nperiod = \"1h\"\nburst = 8761",
         "error 4: burst is 8761: it takes 366 days to come back, longer than 365d",
     ),
+    (
+        "[rate_limit]\nperiod = \"1h\"\nburst = 100000",
+        "error 1: [rate_limit] needs `requests`",
+    ),
+    (
+        "[rate_limit]\nrequests = 0\nperiod = \"1h\"\nburst = 100000",
+        "error 2: requests is 0; it takes",
+    ),
     ("limits.body = 0", "error 1: body is 0; it takes"),
     ("limits.connections = \"of\"", "error 1: connections takes"),
     (
