@@ -50,7 +50,7 @@ pub(super) fn account(root: &Reader<'_>, complaints: &Complaints<'_>) -> Option<
 }
 
 fn owner(text: &str) -> Result<Owner, Flaw> {
-    let number = text.parse().ok().map(Uid::from_raw);
+    let number = number(text)?.map(Uid::from_raw);
     let found = match number {
         Some(uid) => User::from_uid(uid),
         None => User::from_name(text),
@@ -80,8 +80,16 @@ fn owner(text: &str) -> Result<Owner, Flaw> {
     Ok(owner)
 }
 
+/// A user or group that is given by its number. The largest number means "no change" where the kernel takes one (setresuid(2)).
+fn number(text: &str) -> Result<Option<u32>, Flaw> {
+    match text.parse() {
+        Ok(u32::MAX) => Err(Flaw::new(format!("`{text}` is nobody's number"))),
+        number => Ok(number.ok()),
+    }
+}
+
 fn group(text: &str) -> Result<Gid, Flaw> {
-    if let Ok(number) = text.parse() {
+    if let Some(number) = number(text)? {
         return Ok(Gid::from_raw(number));
     }
     match Group::from_name(text) {

@@ -31,7 +31,15 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Flaw> {
         let hint = SocketAddr::new(ip, address.port());
         return Err(flaw.help(format!("write \"{hint}\"")));
     }
+    if is_of_many(ip) {
+        return Err(Flaw::new(format!("nobody can connect to `{ip}`")));
+    }
     Ok(address)
+}
+
+/// Whether the address is that of more than one machine.
+pub(super) fn is_of_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
 }
 
 /// What common other ways of writing a listener mean.
@@ -92,8 +100,7 @@ fn server_socket(address: SocketAddr) -> Result<SocketAddr, Flaw> {
         let hint = format!("write \"{loopback}:{}\" for this machine", address.port());
         return Err(Flaw::new(format!("`{ip}` is no server's address")).help(hint));
     }
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    if ip.is_multicast() || broadcast {
+    if is_of_many(ip) {
         return Err(Flaw::new(format!(
             "`{ip}` is not the address of one server"
         )));
@@ -228,6 +235,9 @@ mod tests {
             ("[::]:8080", true),
             ("[::1]:443", true),
             ("[::ffff:127.0.0.1]:443", false),
+            ("224.0.0.1:80", false),
+            ("255.255.255.255:80", false),
+            ("[ff02::1]:80", false),
             ("", false),
             (":8080", false),
             ("8080", false),

@@ -130,6 +130,13 @@ fn kind(table: &Reader<'_>, complaints: &Complaints<'_>) -> CheckKind {
         body_limit_bytes: table.size("body_limit") as usize,
     };
     if table.choice("type") == "http" {
+        let upper = http.method.as_str().to_ascii_uppercase();
+        if http.method.as_str() != upper {
+            // RFC 9110 section 9.1.
+            let flaw = Flaw::new(format!("method: `{}` is not `{upper}`", http.method));
+            let help = format!("write \"{upper}\": methods are case-sensitive");
+            complaints.warning(&table.span_of("method"), flaw.help(help));
+        }
         if http.method == Method::HEAD && http.body.is_some() {
             let flaw = Flaw::new("body: the answer to HEAD has none");
             complaints.error(&table.span_of("body"), flaw.help("use another method"));

@@ -1,6 +1,7 @@
 //! Routes: which request goes to which upstream.
 
 use std::collections::HashSet;
+use std::net::Ipv6Addr;
 
 use toml::Spanned;
 
@@ -158,7 +159,15 @@ fn host_pattern(text: &str) -> Result<HostPattern, Flaw> {
             "`{text}` has a port; routes look at the host alone"
         ))
         .help(format!("write \"{host}\""))),
-        _ => Ok(HostPattern::Exact(lower)),
+        _ => Ok(HostPattern::Exact(with_short_address(lower))),
+    }
+}
+
+/// An IPv6 address in brackets gets the form that clients use (RFC 5952); other hosts stay.
+fn with_short_address(host: String) -> String {
+    match host.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host,
     }
 }
 
@@ -245,6 +254,7 @@ mod tests {
             ("localhost", exact("localhost")),
             ("192.0.2.1", exact("192.0.2.1")),
             ("[2001:DB8::1]", exact("[2001:db8::1]")),
+            ("[2001:db8:0:0:0:0:0:1]", exact("[2001:db8::1]")),
             ("*.Example.com", suffix(".example.com")),
             ("*.com", suffix(".com")),
             ("", None),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::complaint::{Complaints, Flaw, Seen};
 use super::reader::Reader;
-use super::{ServerAddress, Upstream};
+use super::{ServerAddress, Upstream, address};
 
 /// The addresses of an upstream. That the machine has them shows at the start.
 pub(super) fn sources(table: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<IpAddr> {
@@ -30,7 +30,7 @@ fn source(text: &str) -> Result<IpAddr, Flaw> {
         let flaw = Flaw::new(format!("`{text}` is not an IP address"));
         flaw.help("write an address of this machine without port, such as \"10.0.0.1\"")
     })?;
-    if address.is_unspecified() || address.is_multicast() {
+    if address.is_unspecified() || address::is_of_many(address) {
         let flaw = Flaw::new(format!("connections cannot come from `{address}`"));
         return Err(flaw.help("without source the kernel chooses the address"));
     }

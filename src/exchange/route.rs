@@ -1,6 +1,7 @@
 //! Which upstream a request goes to.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 
 use crate::config::{HostPattern, Route};
 use crate::http1::target::{host_of, path_of};
@@ -58,13 +59,22 @@ impl Router {
 fn takes_host(pattern: &HostPattern, host: &[u8]) -> bool {
     match pattern {
         HostPattern::Any => true,
-        HostPattern::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
+        HostPattern::Exact(name) => {
+            host.eq_ignore_ascii_case(name.as_bytes())
+                || ipv6(name.as_bytes()).is_some_and(|address| ipv6(host) == Some(address))
+        }
         HostPattern::Suffix(suffix) => {
             // At least one byte stands for the asterisk.
             host.len() > suffix.len()
                 && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
         }
     }
+}
+
+/// The address in brackets, which has more than one form (RFC 4291 section 2.2).
+fn ipv6(host: &[u8]) -> Option<Ipv6Addr> {
+    let text = host.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Whether `prefix` leads `path` and ends at a segment's end.
@@ -222,6 +232,12 @@ mod tests {
             assert_eq!(found.map(|route| route.upstream), Some(upstream), "{path}");
         }
         assert!(escaped.find(b"h", b"/c/d").is_none());
+        let address = HostPattern::Exact("[2001:db8::1]".to_owned());
+        let address = Router::new(&[route(address, "/", 0)]);
+        for host in ["[2001:db8::1]", "[2001:DB8::1]:80", "[2001:db8:0::0001]"] {
+            assert!(address.find(host.as_bytes(), b"/").is_some(), "{host}");
+        }
+        assert!(address.find(b"[2001:db8::2]", b"/").is_none());
         let none = Router::new(&[route(HostPattern::Exact("h".to_owned()), "/a", 0)]);
         assert!(none.find(b"h", b"/b").is_none() && none.find(b"i", b"/a").is_none());
     }

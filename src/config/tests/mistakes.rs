@@ -61,6 +61,14 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "shards = 2\ncpus = \"0-3\"",
         "error 2: cpus and shards are both given",
     ),
+    (
+        "user = \"4294967295\"\ngroup = \"0\"",
+        "error 1: user: `4294967295` is nobody's number",
+    ),
+    (
+        "user = \"4294967294\"\ngroup = \"4294967295\"",
+        "error 2: group: `4294967295` is nobody's number",
+    ),
     ("cpus = \"0-3,x\"", "error 1: cpus: `x` is not a CPU number"),
     (
         "ring_entries = 255",

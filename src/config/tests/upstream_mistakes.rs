@@ -10,6 +10,10 @@ fn mistakes_in_sources() {
             &["error 7: `10.0.0.1:0` is not an IP address"],
         ),
         (
+            "source = [\"255.255.255.255\"]",
+            &["error 7: connections cannot come from `255.255.255.255`"],
+        ),
+        (
             "source = [\"10.0.0.1\", \"10.0.0.1\"]",
             &["error 7: `10.0.0.1` is a source already, see line 7"],
         ),
@@ -179,6 +183,10 @@ fn mistakes_in_health() {
         (
             "health = { method = \"G T\" }",
             &["error 7: method: `G T` is not a method"],
+        ),
+        (
+            "health = { method = \"get\" }",
+            &["warning 7: method: `get` is not `GET` (write \"GET\""],
         ),
         (
             "health = { method = \"CONNECT\" }",
