@@ -1,10 +1,14 @@
-//! Keeps secrets out of the lines that complaints show.
+//! Keeps secrets out of the lines that complaints show, and their files from others.
 
+use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::complaint::{Complaints, Flaw};
 use super::keys::{ROOT, Section};
 
 /// Keys whose values are secret wherever they stand, misplaced ones included.
@@ -28,6 +32,15 @@ pub(super) fn file_name(path: &str) -> String {
         "this file".to_owned()
     } else {
         format!("`{path}`")
+    }
+}
+
+/// Warns of a secret's file that is not kept from others.
+pub(super) fn check_file(path: &Path, span: &Range<usize>, complaints: &Complaints<'_>) {
+    if fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        let name = file_name(&path.to_string_lossy());
+        let flaw = Flaw::new(format!("every user may read {name}"));
+        complaints.warning(span, flaw.help("take that right away with chmod o="));
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -269,9 +268,8 @@ fn keys(table: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Key> {
         (false, Some(file)) => {
             let read = read(file).map_err(|flaw| flaw.of("key_file"));
             let read = complaints.check(&table.span_of("key_file"), read);
-            if read.is_some() && is_public(file) {
-                let flaw = Flaw::new("key_file: everybody on this machine can read it");
-                complaints.warning(&table.span_of("key_file"), flaw.help("chmod o-r"));
+            if read.is_some() {
+                secrecy::check_file(file, &table.span_of("key_file"), complaints);
             }
             read.unwrap_or_default()
         }
@@ -336,11 +334,6 @@ fn read(path: &Path) -> Result<Vec<Key>, Flaw> {
         return Err(Flaw::new(format!("{name} is empty")).help(MAKE_KEY));
     }
     Ok(keys)
-}
-
-fn is_public(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]

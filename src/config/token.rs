@@ -4,7 +4,6 @@ use std::fmt;
 use std::fs;
 use std::hint::black_box;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::complaint::{Complaints, Flaw};
@@ -91,19 +90,12 @@ pub(super) fn token(table: &Reader<'_>, complaints: &Complaints<'_>) -> Option<T
     let path = Path::new(path.into_inner());
     let read = read_token(path).map_err(|error| flaw(format!("{name}: {error}")).of("token_file"));
     let token = complaints.check(&span, read)?;
-    if others_may_read(path) {
-        let flaw = Flaw::new(format!("every user may read {name}"));
-        complaints.warning(&span, flaw.help("take that right away with chmod o="));
-    }
+    secrecy::check_file(path, &span, complaints);
     Some(token)
 }
 
 fn flaw(error: String) -> Flaw {
     Flaw::new(error).help("`openssl rand -hex 24` makes a good token")
-}
-
-fn others_may_read(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]
