@@ -44,11 +44,6 @@ impl Reading {
     pub fn parse(text: &str, file: &str) -> Self {
         read(text, file)
     }
-
-    /// The configuration without its warnings, or what is wrong.
-    pub(super) fn into_result(self) -> Result<Config, Vec<Complaint>> {
-        self.config.ok_or(self.complaints)
-    }
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

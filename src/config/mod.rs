@@ -27,7 +27,7 @@ mod upstream;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -76,14 +76,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and checks the file at `path`. The errors are all that could be found wrong; [`Reading::load`] gives warnings as well.
-    pub fn load(path: &Path) -> Result<Self, Vec<Complaint>> {
-        Reading::load(path).into_result()
-    }
-
-    /// Reads and checks a configuration's text; `file` is its name in complaints.
+    /// Reads and checks a configuration's text; `file` is its name in complaints. The errors are all that could be found wrong; [`Reading`] has
+    /// warnings as well.
     pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Complaint>> {
-        Reading::parse(text, file).into_result()
+        let reading = Reading::parse(text, file);
+        reading.config.ok_or(reading.complaints)
     }
 }
 
