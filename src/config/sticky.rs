@@ -288,7 +288,12 @@ fn keys(table: &Reader<'_>, complaints: &Complaints<'_>) -> Vec<Key> {
     }
     if keys.len() > KEYS_MAX {
         let flaw = Flaw::new(format!("a cookie has at most {KEYS_MAX} keys"));
-        complaints.error(&table.span_of("previous_keys"), flaw);
+        let key = if table.gives("previous_keys") {
+            "previous_keys"
+        } else {
+            "key_file"
+        };
+        complaints.error(&table.span_of(key), flaw);
     }
     keys
 }

@@ -321,6 +321,28 @@ fn servers_of_weight_0_are_none_to_eject() {
 }
 
 #[test]
+fn mistakes_in_key_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = std::env::temp_dir().join(format!("ringlane-key-file-{}", std::process::id()));
+    let key = "0123456789abcdef0123456789abcdef\n";
+    let cases: [(usize, u32, &[&str]); 3] = [
+        (16, 0o640, &[]),
+        (16, 0o644, &["warning 9: every user may read `/"]),
+        (17, 0o600, &["error 9: a cookie has at most 16 keys"]),
+    ];
+    for (keys, mode, expected) in cases {
+        std::fs::write(&path, key.repeat(keys)).expect("a file of ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        let path = path.display();
+        assert_each(&[(
+            &format!("[upstream.sticky]\ncookie = \"id\"\nkey_file = \"{path}\""),
+            expected,
+        )]);
+    }
+    std::fs::remove_file(&path).expect("a file of ours");
+}
+
+#[test]
 fn cookies_that_replace_each_other() {
     // Host and path of the routes to `app` and `b`, further keys of both cookies, and for what the warning is.
     let cases = [
