@@ -11,7 +11,7 @@ use std::rc::Rc;
 use monoio::net::TcpStream;
 
 use crate::net::buffer::BufferPool;
-use crate::net::connect::{self, Address, Options};
+use crate::net::connect::{self, Address, Connected, Options};
 use crate::net::socket::Socket;
 use crate::runtime;
 
@@ -58,7 +58,9 @@ async fn relay(client: TcpStream, server: SocketAddr, buffers: Rc<BufferPool>) {
     let client = Rc::new(client);
     // A server that refuses: dropping the client's connection is all that a relay can say.
     let (address, options) = (Address::Socket(server), Options::default());
-    let Ok(server) = connect::connect(&address, &options, Rc::new).await else {
+    let Ok(Connected::Taken(server) | Connected::Promised(server)) =
+        connect::connect(&address, &options, Rc::new).await
+    else {
         return;
     };
     monoio::spawn(pump(

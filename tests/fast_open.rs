@@ -8,7 +8,10 @@ use std::process::Command;
 
 use support::{Config, Mode, Origin, in_each_mode, is_in_own_network, ok};
 
-in_each_mode!(a_server_that_refuses_is_left_for_another);
+in_each_mode!(
+    a_server_that_refuses_is_left_for_another,
+    an_address_that_refuses_is_left_for_the_next,
+);
 
 /// Both directions, and for listeners that do not ask for it (ip-sysctl, `tcp_fastopen`). Packets are as long as on Ethernet: a SYN does not
 /// take all of a long request.
@@ -58,4 +61,43 @@ fn a_server_that_refuses_is_left_for_another(mode: Mode) {
     }
     let failures = &proxy.server(0)["failures"];
     assert_eq!(failures["connect_refused"], 2, "{failures}");
+}
+
+/// Not for ever: connect(2) says of a dead address, too, that it takes the connection.
+fn an_address_that_refuses_is_left_for_the_next(mode: Mode) {
+    if !is_in_own_network("an_address_that_refuses_is_left_for_the_next", mode) {
+        return;
+    }
+    set_up();
+    let first = Origin::bind_with_backlog("127.0.0.2:0", 16);
+    let port = first.address.rsplit(':').next().expect("a port").to_owned();
+    let second = Origin::bind_with_backlog(&format!("127.0.0.3:{port}"), 16);
+    let second = second.serve(|_| ok("second"));
+    let config = Config::new(mode);
+    let hosts = config.directory().join("hosts");
+    let lines = "127.0.0.2 two.test\n127.0.0.3 two.test\n";
+    std::fs::write(&hosts, lines).expect("a file of the test's own");
+    let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let hosts = hosts.to_str().expect("a path of letters");
+    let proxy = config
+        .upstream(
+            &[&format!("two.test:{port}")],
+            "fast_open = true\npool = { max_idle = 0 }",
+        )
+        .under(&["unshare", "--mount", "sh", "-c", mount, hosts])
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut upstream = first.accept();
+        upstream.request();
+        upstream.send(ok("first"));
+        assert_eq!(client.response("GET").text(), "first");
+    }
+    drop(first);
+    assert_eq!(client.get("/").status, 502, "it is the first to find out");
+    for _ in 0..2 {
+        assert_eq!(client.get("/").text(), "second");
+    }
+    drop(second);
 }

@@ -3,11 +3,16 @@
 
 mod support;
 
-use support::{Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, ok};
+use std::process::Command;
+
+use support::{
+    Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, is_in_own_network, ok,
+};
 
 in_each_mode!(
     idempotent_request_on_a_dying_connection,
     post_on_a_dying_connection,
+    post_on_a_connection_that_a_firewall_ends,
     connect_failure_moves_on,
     nothing_again_after_the_first_byte,
     no_retries_configured,
@@ -253,4 +258,45 @@ fn another_server_is_not_sent_more_connections_than_it_may_have(mode: Mode) {
     idle.send(ok("again"));
     assert_eq!(client.response("GET").text(), "again");
     other.expect_nobody();
+}
+
+fn nft(rules: &str) -> bool {
+    let status = Command::new("nft").arg(rules).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Where an ICMP error came before the timeout that ends a connection, the kernel gives that: "connection refused" does not mean then that
+/// nothing was sent.
+fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
+    if !is_in_own_network("post_on_a_connection_that_a_firewall_ends", mode) {
+        return;
+    }
+    let chain = |hook| format!("add chain ip t {hook} {{ type filter hook {hook} priority 0; }}");
+    if !nft(&format!(
+        "add table ip t; {}; {}",
+        chain("input"),
+        chain("output")
+    )) {
+        eprintln!("retry, {mode:?}: LEFT OUT, for nft is missing or forbidden here");
+        return;
+    }
+    let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
+    let port = origin.address.rsplit(':').next().expect("a port");
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&origin.address, &other.address],
+            "policy = \"first\"\ntcp_user_timeout = \"2s\"",
+        )
+        .start();
+    let (mut client, mut upstream) = proxy.reach(&origin);
+    upstream.send(ok("first"));
+    assert_eq!(client.response("GET").text(), "first");
+    assert!(nft(&format!("add rule ip t output tcp sport {port} drop")));
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(upstream.request().body, b"hi", "it is acted on");
+    assert!(nft(&format!(
+        "add rule ip t input tcp dport {port} reject with icmp type port-unreachable"
+    )));
+    let answer = client.response("POST");
+    assert_eq!((answer.status, other.requests().len()), (502, 0));
 }

@@ -19,7 +19,7 @@ use super::tunnel;
 use crate::balance::NoServer;
 use crate::net::deadline::Slot;
 use crate::telemetry::counters::{FailureKind, RetryKind, TimeoutKind};
-use crate::upstream::group::Server;
+use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
 
 /// Sends a request and passes the answer on, trying again where that is safe (RFC 9110 section 9.2.2).
@@ -234,9 +234,9 @@ fn attempt(
                 return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
             }
             // Of a request that is longer than what the SYN takes.
-            Err(TransferError::Refused) => {
-                group.failed(index, FailureKind::ConnectRefused);
-                return Err(Fault::Answer(Failure::Connect(FailureKind::ConnectRefused)));
+            Err(TransferError::Refused) if connection.promised.is_some() => {
+                let fault = Fault::Answer(Failure::Refused);
+                return Err(unanswered(fault, group, index, &connection));
             }
             // How much of it has left is not known.
             Err(_) => {}
@@ -244,9 +244,10 @@ fn attempt(
         // When the send failed because the server has closed, it may still have answered first.
         let uploads = !request.upload.ended() && sent.is_ok();
         let mut answering = Answering::new(lane, client, request, index, started);
-        answering
-            .reset
-            .set(matches!(sent, Err(TransferError::Reset)));
+        answering.reset.set(matches!(
+            sent,
+            Err(TransferError::Reset | TransferError::Refused)
+        ));
         answering.wants_rest.set(sent.is_ok());
         if course.retries_left > 0 && may_act_twice(request) {
             answering.unwanted_statuses = group.retry_statuses.as_ref();
@@ -277,6 +278,9 @@ fn attempt(
         if let Err(fault) = answered {
             return Err(set_aside(fault, &answering, start, connection, course));
         }
+        if let Some(tried) = connection.promised.take() {
+            group.connected(index, tried);
+        }
         if !is_sent {
             discard_unsent(&connection);
         }
@@ -300,14 +304,38 @@ fn set_aside(
     fault: Fault,
     answering: &Answering<'_>,
     start: Start,
-    connection: Box<Connection>,
+    mut connection: Box<Connection>,
     course: &mut Course,
 ) -> Fault {
+    let Answering { group, index, .. } = *answering;
+    if !start.has_begun() {
+        return unanswered(fault, group, index, &connection);
+    }
+    if let Some(tried) = connection.promised.take() {
+        group.connected(index, tried);
+    }
     if let Fault::Answer(Failure::Unwanted) = fault {
         return Fault::Status(Box::new(Spare::new(answering, start, connection)));
     }
-    if start.has_begun() {
-        course.partial = Some(Box::new(start.finish));
-    }
+    course.partial = Some(Box::new(start.finish));
     fault
+}
+
+/// What an attempt has failed by that had no answer. Only a connection that was begun with its first bytes can still be refused: else the
+/// request may have been acted on.
+#[cold]
+fn unanswered(fault: Fault, group: &Group, index: usize, connection: &Connection) -> Fault {
+    if let Some(tried) = connection.promised
+        && fault.of_server().is_some()
+    {
+        group.not_connected(index, tried);
+    }
+    match (fault, connection.promised) {
+        (Fault::Answer(Failure::Refused), Some(_)) => {
+            group.failed(index, FailureKind::ConnectRefused);
+            Fault::Answer(Failure::Connect(FailureKind::ConnectRefused))
+        }
+        (Fault::Answer(Failure::Refused), None) => Fault::Answer(Failure::NoAnswer),
+        (fault, _) => fault,
+    }
 }

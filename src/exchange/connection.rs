@@ -68,7 +68,7 @@ pub(super) async fn connect(
         }
         Err(_) => {
             if let Some(tried) = trying.get() {
-                group.connect_overdue(index, tried);
+                group.not_connected(index, tried);
             }
             group.failed(index, FailureKind::ConnectTimeout);
             Err(Failure::Connect(FailureKind::ConnectTimeout))

@@ -32,6 +32,8 @@ pub enum Failure {
     Connect(FailureKind),
     /// The server closed the connection before it sent a byte.
     NoAnswer,
+    /// The same with an error that means, on a connection that was begun with its first bytes, that the server has not taken it.
+    Refused,
     /// The server failed in another way before the client got anything.
     Server(FailureKind),
     /// The server answered with a status that another server may do better than; nothing has left.
@@ -55,7 +57,7 @@ impl Failure {
     /// The same when bytes had come before it.
     pub(super) fn after_bytes(self) -> Self {
         match self {
-            Self::NoAnswer => Self::Server(FailureKind::Closed),
+            Self::NoAnswer | Self::Refused => Self::Server(FailureKind::Closed),
             other => other,
         }
     }
@@ -288,7 +290,7 @@ impl Answering<'_> {
     ) -> Result<Option<usize>, Failure> {
         match transfer::recv_now(self.lane, server, buffer) {
             Ok(None) => Ok(None),
-            Err(TransferError::Refused) => Err(self.refused()),
+            Err(TransferError::Refused) => Err(Failure::Refused),
             Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
             Ok(Some(count)) => {
                 self.lane.server(self.server.id).bytes_in.add(count as u64);
@@ -318,7 +320,7 @@ impl Answering<'_> {
             let received = self.wait(pin!(server.recv_queued(&mut buffer))).await?;
             let begun = match transfer::received(self.lane, received) {
                 Ok(None) => Ok(Begun::Nothing),
-                Err(TransferError::Refused) => Err(self.refused()),
+                Err(TransferError::Refused) => Err(Failure::Refused),
                 Ok(Some(0)) | Err(_) => Err(Failure::NoAnswer),
                 // Memory may have become short meanwhile, and the buffer that receives take turns with small.
                 Ok(Some(count)) if !Lane::is_brief(count) && self.lane.receives_ahead() => {
@@ -332,13 +334,6 @@ impl Answering<'_> {
             self.lane.give(buffer);
             begun
         }
-    }
-
-    /// The server turns out not to take the connection.
-    #[cold]
-    fn refused(&self) -> Failure {
-        self.group.failed(self.index, FailureKind::ConnectRefused);
-        Failure::Connect(FailureKind::ConnectRefused)
     }
 
     /// Receives what has come behind `bytes`, so that both leave in one send.

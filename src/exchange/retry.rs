@@ -46,7 +46,7 @@ impl Fault {
     pub(super) fn of_server(&self) -> Option<FailureKind> {
         match self {
             Self::Answer(Failure::Connect(kind) | Failure::Server(kind)) => Some(*kind),
-            Self::Answer(Failure::NoAnswer) => Some(FailureKind::Closed),
+            Self::Answer(Failure::NoAnswer | Failure::Refused) => Some(FailureKind::Closed),
             Self::Answer(Failure::Truncated { .. }) => Some(FailureKind::Truncated),
             Self::Upload {
                 error: UploadError::ServerOverdue,

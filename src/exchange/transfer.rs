@@ -17,7 +17,8 @@ pub enum TransferError {
     /// The peer has reset the connection, or cannot be reached any more. The kernel tells it once: to the next receive it looks like an end
     /// of the stream.
     Reset,
-    /// The peer takes no connection. With TCP Fast Open that shows after the first send.
+    /// With TCP Fast Open, after the first send: the peer takes no connection. Else what [`Self::Reset`] says: the kernel gives the last ICMP
+    /// error in place of a timeout (tcp(7)).
     Refused,
     /// The peer did not get on in time.
     Overdue,

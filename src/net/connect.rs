@@ -37,19 +37,34 @@ pub struct Options {
     pub takes_last: bool,
 }
 
+/// A connection, as far as it has come.
+#[derive(Debug)]
+pub enum Connected<S> {
+    /// The peer has taken it.
+    Taken(S),
+    /// It is begun with the first bytes (`TCP_FASTOPEN_CONNECT`, tcp(7)): whether the peer takes it shows afterwards.
+    Promised(S),
+}
+
 /// Connects without blocking. May be dropped at any time. `keep` gets the socket before it is connected.
 pub async fn connect<S: Deref<Target = Socket>>(
     address: &Address,
     options: &Options,
     keep: impl FnOnce(Socket) -> S,
-) -> io::Result<S> {
+) -> io::Result<Connected<S>> {
     let socket = match begin(address, options)? {
-        Begun::Connected(socket) => return Ok(keep(Socket::new(socket.into())?)),
+        Begun::Connected(socket) => {
+            let socket = keep(Socket::new(socket.into())?);
+            return Ok(match address {
+                Address::Socket(_) if options.fast_open => Connected::Promised(socket),
+                _ => Connected::Taken(socket),
+            });
+        }
         Begun::Pending(socket) => keep(Socket::new(socket.into())?),
     };
     socket.connected().await?;
     match SockRef::from(&socket.as_fd()).take_error()? {
-        None => Ok(socket),
+        None => Ok(Connected::Taken(socket)),
         Some(error) => Err(error),
     }
 }

@@ -18,7 +18,7 @@ use super::watch::{Source, Watch};
 use crate::balance::{self, Balancer, NoServer, Pick, Settings};
 use crate::config::{HashKey, HostPolicy, Policy, Statuses, Upstream, WhenNoneHealthy};
 use crate::health::{Failure, Order};
-use crate::net::connect;
+use crate::net::connect::{self, Connected};
 use crate::net::deadline::{Deadline, Ticks};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::roster::Roster;
@@ -360,7 +360,7 @@ impl Group {
     }
 
     /// A new connection to a server, at the first of its addresses that takes one, for the task whose `deadline` this is. May be dropped
-    /// at any time; `trying` then has what was tried last, for [`Group::connect_overdue`].
+    /// at any time; `trying` then has what was tried last, for [`Group::not_connected`].
     pub async fn connect(
         &self,
         server: usize,
@@ -385,9 +385,13 @@ impl Group {
                 }
             };
             match connected {
-                Ok(socket) => {
+                Ok(Connected::Taken(socket)) => {
                     server.choice.succeeded(attempt);
-                    return Ok(Box::new(Connection::new(socket, birth, open)));
+                    return Ok(Box::new(Connection::new(socket, None, birth, open)));
+                }
+                Ok(Connected::Promised(socket)) => {
+                    let promised = Some(attempt);
+                    return Ok(Box::new(Connection::new(socket, promised, birth, open)));
                 }
                 // It says nothing about the server, as the next address may.
                 Err(error) if is_exhaustion(&error) || is_out_of_ports(&error) => {
@@ -403,8 +407,13 @@ impl Group {
         Err(failed.or(ours).unwrap_or_else(unresolved))
     }
 
-    /// A connection did not come about in time: the next one tries the server's next address first.
-    pub fn connect_overdue(&self, server: usize, tried: Attempt) {
+    /// The server has answered on a connection that was begun with its first bytes.
+    pub fn connected(&self, server: usize, tried: Attempt) {
+        self.servers[server].choice.succeeded(tried);
+    }
+
+    /// A connection did not come about, or not in time: the next one tries the server's next address first.
+    pub fn not_connected(&self, server: usize, tried: Attempt) {
         self.servers[server].choice.failed(tried);
     }
 

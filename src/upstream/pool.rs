@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::place::Attempt;
 use crate::config;
 use crate::net::deadline::Ticks;
 use crate::net::roster::Listed;
@@ -46,6 +47,8 @@ pub struct Birth {
 pub struct Connection {
     /// The socket; no wait or send is in flight while the connection is in a pool.
     pub socket: Listed,
+    /// Where it leads, while that is not known to take it.
+    pub promised: Option<Attempt>,
     birth: Birth,
     /// Requests sent on it.
     requests: u64,
@@ -53,10 +56,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has come about.
-    pub const fn new(socket: Listed, birth: Birth, open: Open) -> Self {
+    /// A connection that has come about, or is begun with its first bytes.
+    pub const fn new(socket: Listed, promised: Option<Attempt>, birth: Birth, open: Open) -> Self {
         Self {
             socket,
+            promised,
             birth,
             requests: 0,
             _open: open,
@@ -273,7 +277,7 @@ mod tests {
             self.peers.borrow_mut().push(theirs);
             let socket = Socket::new(ours.into()).expect("a socket");
             let socket = Rc::<Roster>::default().enter(socket);
-            let connection = Connection::new(socket, birth, Open::new(&self.counters, 0));
+            let connection = Connection::new(socket, None, birth, Open::new(&self.counters, 0));
             self.pool.put(Box::new(connection), now);
         }
 
