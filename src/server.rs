@@ -2,6 +2,7 @@
 
 mod health;
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -57,6 +58,11 @@ enum Event {
     /// A signal that has no meaning yet.
     Idle(&'static str),
     ShardEnded,
+}
+
+fn at_once() -> ExitCode {
+    tracing::warn!("second signal; ending at once");
+    ExitCode::FAILURE
 }
 
 /// A proxy that runs.
@@ -213,10 +219,7 @@ impl Server {
                     "{signal}, but there is no reload yet; restart to use a changed configuration"
                 ),
                 Ok(Event::Signal) if deadline.is_none() => deadline = Some(self.drain()),
-                Ok(Event::Signal) => {
-                    tracing::warn!("second signal; ending at once");
-                    return ExitCode::FAILURE;
-                }
+                Ok(Event::Signal) => return at_once(),
                 Err(RecvTimeoutError::Timeout) => {
                     tracing::warn!("shutdown_timeout is over; ending exchanges that still run");
                     return self.end();
@@ -255,17 +258,29 @@ impl Server {
         Instant::now() + patience
     }
 
-    /// Writes what the access log still holds. Shards that still run keep their lines since the last tick.
+    /// Writes what the access log still holds, unless another signal comes. Shards that still run keep their lines since the last tick.
     fn end(self) -> ExitCode {
         let Self {
             common,
             admin,
             health,
+            events,
             ..
         } = self;
         drop((admin, health));
+        let hurried = Cell::new(false);
         if let Some(log) = &common.access_log {
-            log.finish(LOG_PATIENCE);
+            log.finish(LOG_PATIENCE, || {
+                hurried.set(
+                    events
+                        .try_iter()
+                        .any(|event| matches!(event, Event::Signal)),
+                );
+                hurried.get()
+            });
+        }
+        if hurried.get() {
+            return at_once();
         }
         ExitCode::SUCCESS
     }

@@ -23,6 +23,7 @@ in_each_mode!(
     rotated,
     a_fifo_that_nobody_reads,
     rotated_to_a_fifo_that_nobody_reads,
+    second_signal_while_the_log_is_waited_for,
 );
 
 fn start(mode: Mode, format: &str) -> (Proxy, Served, PathBuf) {
@@ -143,6 +144,37 @@ fn rotated_to_a_fifo_that_nobody_reads(mode: Mode) {
     });
     send(&proxy, "GET /after HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(proxy.stop_and_read(&old).contains("/after"));
+}
+
+/// A pipe that is full holds up the end for a while, and a second signal ends that.
+fn second_signal_while_the_log_is_waited_for(mode: Mode) {
+    let config = Config::new(mode);
+    let path = config.directory().join("access.fifo");
+    make_fifo(&path);
+    let reader = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path);
+    let reader = reader.expect("a FIFO opens for both at once");
+    let mut proxy = config
+        .tables(&format!("[access_log]\npath = \"{}\"", path.display()))
+        .upstream(&["127.0.0.1:1"], "")
+        .start();
+    let mut client = proxy.connect();
+    // More than the pipe holds.
+    for _ in 0..100 {
+        client.get(&format!("/{}", "x".repeat(1000)));
+    }
+    proxy.signal("TERM");
+    eventually("it waits for the log alone", || {
+        let log = proxy.log();
+        let ends = ["drained; bye", "shutdown_timeout is over"];
+        log.iter()
+            .any(|line| ends.iter().any(|end| line.contains(end)))
+    });
+    proxy.signal("TERM");
+    assert_eq!(proxy.exit_within(PATIENCE).code(), Some(1));
+    drop(reader);
 }
 
 fn combined(mode: Mode) {

@@ -10,7 +10,7 @@ use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,8 @@ const BUFFERS: usize = 4;
 const QUEUE: usize = 1024;
 /// A failing disk is reported once in this time.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// How often a wait for the writer looks whether it is to go on.
+const FINISH_STEP: Duration = Duration::from_millis(5);
 
 /// The capacity of a buffer: it is handed over once it holds a chunk, so most lines that end beyond it must fit.
 fn buffer_bytes(chunk_bytes: usize) -> usize {
@@ -167,8 +169,8 @@ impl AccessLog {
     }
 
     /// Waits up to `patience` until all that the shards have handed over is written; a part that is dropped hands over its last lines.
-    /// False when the writer is still busy, say with a pipe that nobody reads.
-    pub fn finish(&self, patience: Duration) -> bool {
+    /// False when the writer is still busy, say with a pipe that nobody reads, and when `is_hurried` says so meanwhile.
+    pub fn finish(&self, patience: Duration, is_hurried: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + patience;
         // An empty batch comes back when all before it are written.
         let (back, written) = sync_channel(1);
@@ -176,15 +178,21 @@ impl AccessLog {
             bytes: Vec::new(),
             back,
         };
+        let is_over = || Instant::now() >= deadline || is_hurried();
         while let Err(TrySendError::Full(batch)) = self.batches.try_send(last) {
-            if Instant::now() >= deadline {
+            if is_over() {
                 return false;
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(FINISH_STEP);
             last = batch;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        written.recv_timeout(left).is_ok()
+        loop {
+            match written.recv_timeout(FINISH_STEP) {
+                Ok(_) => return true,
+                Err(RecvTimeoutError::Timeout) if !is_over() => {}
+                Err(_) => return false,
+            }
+        }
     }
 }
 
@@ -402,7 +410,7 @@ mod tests {
                 });
             }
         });
-        assert!(log.finish(Duration::from_secs(10)));
+        assert!(log.finish(Duration::from_secs(10), || false));
         let text = fs::read_to_string(&path).expect("written");
         fs::remove_file(&path).expect("there");
         let dropped: u64 = counters
@@ -468,8 +476,8 @@ mod tests {
             part.record(&record(b"/"));
             part.flush();
         }
-        assert!(!log.finish(Duration::from_millis(1)), "too soon");
-        assert!(log.finish(Duration::from_secs(10)));
+        assert!(!log.finish(Duration::from_millis(1), || false), "too soon");
+        assert!(log.finish(Duration::from_secs(10), || false));
         let text = text.lock().expect("a whole text");
         assert_eq!(text.split_inclusive(|byte| *byte == b'\n').count(), 3);
     }
