@@ -43,17 +43,25 @@ pub fn is_kept(fd: RawFd) -> bool {
     fd >= KEPT_FROM.load(Relaxed)
 }
 
-/// Whether something failed for want of what others will give back, descriptors or memory: wait and try again (accept(2), socket(2)).
+/// Whether something failed for want of what others will give back, descriptors, memory or watches: wait and try again (accept(2), socket(2),
+/// `epoll_ctl(2)`).
 pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shortages() {
+        let of = [libc::EMFILE, libc::ENOMEM, libc::ENOSPC, libc::ECONNREFUSED];
+        let told = of.map(|errno| is_exhaustion(&io::Error::from_raw_os_error(errno)));
+        assert_eq!(told, [true, true, true, false]);
+    }
 
     #[test]
     fn a_low_limit_keeps_fewer() {
