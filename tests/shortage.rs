@@ -16,6 +16,7 @@ use support::{
 in_each_mode!(
     the_status_page_outlives_the_descriptors,
     descriptors_of_upstream_connections,
+    descriptors_of_clients_that_have_finished,
     descriptors_of_a_shard_that_starts_again,
     descriptors_for_the_listener_of_a_shard_that_starts_again,
     a_shard_that_cannot_start_again_ends_with_the_process,
@@ -115,6 +116,40 @@ fn descriptors_of_upstream_connections(mode: Mode) {
         assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
     }
     assert_eq!(answered as u64, clients.len() as u64 - missed);
+}
+
+/// On a ring, a client that has sent FIN and reads slowly takes one more. Without it the answer comes more slowly, and whole.
+fn descriptors_of_clients_that_have_finished(mode: Mode) {
+    const LENGTH: usize = 8 << 20;
+    let body = "x".repeat(LENGTH);
+    let served = Origin::bind().serve(move |_| ok(&body));
+    let proxy = Config::new(mode)
+        .descriptors(128)
+        .tables(ADMIN)
+        .upstream(&[&served.address], "")
+        .start();
+    // For each of them and its connection to the server, and no more.
+    let count = (128 - 16 - proxy.descriptors()) / 2 - 2;
+    let mut clients: Vec<Wire> = (0..count)
+        .map(|_| Wire::connect_narrow(proxy.addresses[0]))
+        .collect();
+    for client in &mut clients {
+        client.send(REQUEST);
+        client.finish_sending();
+    }
+    if !matches!(mode, Mode::Epoll) {
+        eventually("descriptors are short", || {
+            totals(&proxy)["send_shortages"].as_u64() > Some(0)
+        });
+    }
+    for client in &mut clients {
+        let mut answer = client.response("GET");
+        // The question whether the client is still there, where the server is slow.
+        while answer.status == 100 {
+            answer = client.response("GET");
+        }
+        assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
+    }
 }
 
 /// A shard that died finds no descriptor for its ring. It tries until there is one, and touches no descriptor that is not its own.

@@ -125,7 +125,7 @@ pub fn send_queued<'x>(
 pub enum Hindrance {
     /// Room in the socket's buffer.
     Full,
-    /// Memory of the machine.
+    /// Memory of the machine, or descriptors.
     Shortage,
 }
 
@@ -236,7 +236,11 @@ async fn send_rest(
                 pace.settle(Ticks::between(since, now), taken)?;
             }
             match waited {
-                Ok(ready) => ready?,
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    hindrance = account(lane, &mut bytes, Err(error))?;
+                    continue;
+                }
                 Err(overdue) if progress.is_overdue(stall, now) => return Err(overdue.into()),
                 Err(_) => continue,
             }

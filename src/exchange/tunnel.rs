@@ -254,7 +254,12 @@ async fn send_all(lane: &Lane, way: &Way<'_>, mut bytes: &[u8]) -> Result<(), Tr
             life.moved();
         }
         match hindrance {
-            Hindrance::Full => life.wait(way.slot, socket.writable()).await??,
+            Hindrance::Full => {
+                if let Err(error) = life.wait(way.slot, socket.writable()).await? {
+                    sent = Err(error);
+                    continue;
+                }
+            }
             Hindrance::Shortage if life.is_over() => return Err(TransferError::Overdue),
             // Nobody tells when there is memory again.
             Hindrance::Shortage => life.deadline.next_turn().await,

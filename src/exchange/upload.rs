@@ -271,7 +271,10 @@ async fn send_rest(
             let waited = deadline.guard(Slot::Request, server.writable()).await;
             progress.look(server, deadline.now());
             match waited {
-                Ok(Err(error)) => return Err(server_error(error)),
+                Ok(Err(error)) => {
+                    (hindrance, _) = take(&mut bytes, Err(error))?;
+                    continue;
+                }
                 Ok(Ok(())) => {}
                 Err(_)
                     if answering.is_unread()

@@ -21,6 +21,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
+use super::descriptors::is_kept;
+
 /// What a look at a socket's receive queue shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {
@@ -191,13 +193,16 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The wait cannot be begun: descriptors or memory are short.
+    /// The wait cannot be begun: descriptors, watches or memory are short ([`is_exhaustion`](super::descriptors::is_exhaustion)).
     pub async fn writable(&self) -> io::Result<()> {
         Ready::new(self, self.stream.writable(false)).await?;
         // What a ring polls for ends, unasked, when the peer has finished sending (IO_POLL_UNMASK in io_uring/poll.c): with a full buffer,
         // one wait after the other would end at once.
         if !is_legacy() && !self.has_room() {
             let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            if is_kept(set.as_raw_fd()) {
+                return Err(Errno::MFILE.into());
+            }
             let data = epoll::EventData::new_u64(0);
             epoll::add(&set, self, data, epoll::EventFlags::OUT)?;
             Self::new(set)?.readable().await?;
