@@ -205,9 +205,10 @@ fn run(
     };
     if ran.is_err() {
         // The dead runtime's tasks never run again. Their peers must not wait for them, nor new clients for these listeners.
-        waiting.extend(doors.take().salvage());
         // The lane is leaked with its pools: they own idle connections that are closed here like those in use, and must not close them too.
         lane.descriptors().for_each(listener::abandon);
+        // Only now, for where descriptors are short these clients need what has just been given back.
+        waiting.extend(doors.take().salvage());
         if let Some(log) = lane.access_log() {
             log.end();
         }
