@@ -254,10 +254,16 @@ async fn serve(
     }
     accept::resume(lane, std::mem::take(waiting), &common.counters);
     let nonblocking = matches!(common.driver, Driver::Epoll { .. });
+    // Of several tasks that wait for one descriptor, the epoll driver wakes the last alone.
+    let tasks = if nonblocking {
+        1
+    } else {
+        common.config.io.accepts
+    };
     for listener in listeners {
         let listener = Rc::new(Listener::new(listener, nonblocking)?);
         doors.borrow_mut().add(Rc::clone(&listener));
-        for _ in 0..common.config.io.accepts {
+        for _ in 0..tasks {
             let task = accept::run(
                 Rc::clone(lane),
                 Rc::clone(&listener),
