@@ -297,10 +297,9 @@ async fn send_rest(
     Ok(())
 }
 
-#[allow(clippy::needless_pass_by_value)] // the form that map_err takes
 fn server_error(error: io::Error) -> UploadError {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset => UploadError::ServerReset,
+    match TransferError::from(error) {
+        TransferError::Reset | TransferError::Refused => UploadError::ServerReset,
         _ => UploadError::ServerGone,
     }
 }
