@@ -14,6 +14,7 @@ in_each_mode!(
     a_client_that_sends_too_slowly,
     a_server_that_stops_reading,
     a_server_that_answers_while_it_reads,
+    a_server_that_reads_for_longer_than_it_may_rest,
     a_client_that_reads_last,
     a_body_that_is_refused,
     an_early_success_waits_no_longer_than_usual_for_the_rest,
@@ -105,13 +106,41 @@ fn a_server_that_answers_while_it_reads(mode: Mode) {
     }
 }
 
+/// That takes longer than the server may rest in the middle of its answer.
+fn a_server_that_reads_for_longer_than_it_may_rest(mode: Mode) {
+    for status in STATUSES {
+        let origin = Origin::bind();
+        let proxy = Config::new(mode)
+            .upstream(
+                &[&origin.address],
+                &format!("response_body_timeout = \"{SET}\""),
+            )
+            .start();
+        let mut client = proxy.connect();
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n");
+        let mut upstream = origin.accept();
+        upstream.request_head();
+        upstream.send(format!(
+            "HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+        ));
+        client.read_until(b"5\r\nfirst\r\n");
+        for _ in 0..15 {
+            std::thread::sleep(Duration::from_millis(100));
+            client.send("x");
+            upstream.expect("x");
+        }
+        upstream.send("4\r\nlast\r\n0\r\n\r\n");
+        client.expect("4\r\nlast\r\n0\r\n\r\n");
+    }
+}
+
 /// It gets to the answer, of which more is under way than the sockets hold, although nobody wants its body.
 fn a_client_that_reads_last(mode: Mode) {
     const BODY: usize = 8_000_000;
     let origin = Origin::bind_narrow();
     let proxy = Config::new(mode)
         .tables(
-            "[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = 4096\n[timeouts]\nwrite = \"2s\"",
+            "[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = 4096\n[timeouts]\nwrite = \"5s\"",
         )
         .upstream(&[&origin.address], "send_buffer = 4096")
         .start();

@@ -273,7 +273,7 @@ fn attempt(
                 .map_err(Fault::Answer)
         };
         // What a server has not got of a request would be taken for the next one, or the next one for it.
-        let is_sent = sent.is_ok() && !answering.uploading.get();
+        let is_sent = sent.is_ok() && !answering.uploading();
         start.finish.reusable &= is_sent;
         if let Err(fault) = answered {
             return Err(set_aside(fault, &answering, start, connection, course));

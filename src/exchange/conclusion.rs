@@ -126,7 +126,7 @@ pub(super) fn count(
         };
         // A request that has failed by its status is not counted again when the body breaks off.
         let got = course.partial.as_deref();
-        let is_told = got.is_some_and(|got| group.is_failure(got.status));
+        let is_told = got.is_some_and(|got| got.failed);
         if !idle && !connects && !is_the_clients && !is_told {
             group.failed(index, kind);
         }

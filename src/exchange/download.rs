@@ -9,9 +9,6 @@ use crate::net::deadline::{Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::{FailureKind, TimeoutKind};
 
-/// When a client has held an answer up for longer than this in all, the server may have broken it off for that.
-const HELD_UP_MAX: Ticks = Ticks::of(10);
-
 impl Answering<'_> {
     /// Passes on an answer that has begun.
     #[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
@@ -23,7 +20,7 @@ impl Answering<'_> {
         async move {
             self.client.presence.answered();
             self.lane.counters.bytes_out.add(start.out.len() as u64);
-            self.leaving.set(true);
+            self.uptake.begin(self.client.deadline.now());
             let sent = transfer::send_queued(
                 self.lane,
                 &self.client.socket,
@@ -32,7 +29,7 @@ impl Answering<'_> {
                 self.patience(),
             )
             .await;
-            self.leaving.set(false);
+            self.uptake.end(self.client.deadline.now());
             self.client.deadline.clear(Slot::Response);
             self.lane.give(std::mem::take(&mut start.out));
             sent.map_err(client_failure)?;
@@ -52,7 +49,6 @@ impl Answering<'_> {
             until_close,
             held_up: false,
         };
-        let mut held_up = 0;
         if until_close {
             // Also when it is the process that ends.
             self.client.socket.reset_on_close();
@@ -63,7 +59,7 @@ impl Answering<'_> {
                 .set(Slot::Response, self.group.response_body_ticks);
             let broken_off = Failure::Truncated {
                 until_close,
-                held_up: Ticks::of(held_up) > HELD_UP_MAX,
+                held_up: self.uptake.has_held_up(),
             };
             let input = self.receive_body(server).await.map_err(|why| match why {
                 Failure::ClientGone => why,
@@ -82,9 +78,7 @@ impl Answering<'_> {
                 .server(self.server.id)
                 .bytes_in
                 .add(input.len() as u64);
-            let since = self.client.deadline.now();
             let passed = self.pass(&input, start, truncated).await;
-            held_up += Ticks::between(since, self.client.deadline.now()).count();
             self.lane.give(input);
             passed?;
         }
@@ -98,7 +92,11 @@ impl Answering<'_> {
     /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
     async fn receive_body(&self, server: &Socket) -> Result<Vec<u8>, Failure> {
         loop {
-            self.readable(server).await?;
+            match self.readable(server).await {
+                Ok(()) => {}
+                Err(Failure::Server(FailureKind::ResponseTimeout)) if self.reads_on() => continue,
+                Err(why) => return Err(why),
+            }
             let mut buffer = self.lane.bulk.take();
             let received = transfer::recv_now(self.lane, server, &mut buffer);
             if let Ok(Some(_)) = received {
@@ -107,6 +105,19 @@ impl Answering<'_> {
             self.lane.bulk.give(buffer);
             received.map_err(|_| Failure::NoAnswer)?;
         }
+    }
+
+    /// Whether the server, whose time for more of its body is over, has taken some of the request's body meanwhile: it may end the one
+    /// when it has read the other. Its time goes on from there.
+    #[cold]
+    fn reads_on(&self) -> bool {
+        let timeout = self.group.response_body_ticks;
+        let deadline = &self.client.deadline;
+        let rested = Ticks::between(self.uploaded_at.get(), deadline.now());
+        if rested < timeout {
+            deadline.set(Slot::Response, timeout.saturating_sub(rested));
+        }
+        rested < timeout
     }
 
     /// Passes on what of the body `input` holds.
@@ -164,7 +175,7 @@ impl Answering<'_> {
 
     /// With the client.
     #[inline]
-    fn patience(&self) -> Patience<'_> {
+    pub(super) fn patience(&self) -> Patience<'_> {
         let rate = self.lane.timeouts.response_rate.as_ref();
         Patience {
             stall: self.lane.timeouts.write,
@@ -172,13 +183,14 @@ impl Answering<'_> {
                 rate,
                 debt: &self.debt,
             }),
+            uptake: Some(&self.uptake),
         }
     }
 
     pub(super) async fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         self.lane.counters.bytes_out.add(bytes.len() as u64);
         let deadline = &self.client.deadline;
-        self.leaving.set(true);
+        self.uptake.begin(deadline.now());
         let sent = transfer::send_all(
             self.lane,
             &self.client.socket,
@@ -188,7 +200,7 @@ impl Answering<'_> {
             self.patience(),
         )
         .await;
-        self.leaving.set(false);
+        self.uptake.end(deadline.now());
         sent.map_err(client_failure)
     }
 }

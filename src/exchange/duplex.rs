@@ -58,7 +58,7 @@ pub(super) async fn run(
                 Err(UploadError::ServerGone) => {}
                 Err(UploadError::ServerReset) => answering.reset.set(true),
                 Err(error) => {
-                    let begun = answering.leaving.get();
+                    let begun = answering.uptake.is_under_way();
                     let fault = Fault::Upload { error, begun };
                     if !answering.head_seen.get() {
                         return Poll::Ready(Err(fault));
@@ -84,6 +84,10 @@ pub(super) async fn run(
         }
         if !answered {
             let answer = answer.as_mut().poll(cx);
+            if upload.is_some() && answering.is_unread() {
+                upload.set(None);
+                failed = true;
+            }
             // Before the head, another attempt may want it.
             if failed && answering.head_seen.get() {
                 failed = false;

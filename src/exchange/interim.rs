@@ -53,7 +53,7 @@ impl Answering<'_> {
         // The client may have begun its body meanwhile, without 100: the server's time has stopped.
         let left = left.filter(|_| awaited == self.client.awaits_continue.get());
         // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
-        let ended = || (!self.uploading.get()).then_some(self.group.response_header_ticks);
+        let ended = || (!self.uploading()).then_some(self.group.response_header_ticks);
         if let Some(left) = left.or_else(ended) {
             deadline.set(Slot::Response, left);
         }
@@ -86,9 +86,7 @@ impl Answering<'_> {
         if self.traits.minor > 0 {
             let arrived = Arrived::new(head, bytes);
             self.write_head(arrived, false, Persistence::Implied, &mut out);
-            if head.status == 100
-                && self.client.awaits_continue.replace(false)
-                && self.uploading.get()
+            if head.status == 100 && self.client.awaits_continue.replace(false) && self.uploading()
             {
                 // From here on it is the client that is waited for.
                 let deadline = &self.client.deadline;

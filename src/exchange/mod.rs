@@ -34,3 +34,4 @@ mod sticky;
 pub mod transfer;
 pub mod tunnel;
 pub mod upload;
+mod uptake;

@@ -14,13 +14,14 @@ use super::request::{Request, Traits};
 use super::spare::Spare;
 use super::sticky;
 use super::transfer::{self, TransferError};
+use super::uptake::Uptake;
 use crate::config::Statuses;
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing, Options};
 use crate::http1::head::{Progress, ResponseHead};
 use crate::http1::refusal::Refusal;
-use crate::net::deadline::Slot;
+use crate::net::deadline::{Slot, Ticks};
 use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
@@ -101,6 +102,8 @@ impl Start {
 pub struct Finish {
     /// Its status.
     pub status: u16,
+    /// That counts as a failure of the server.
+    pub failed: bool,
     /// The client's connection goes on.
     pub persistent: bool,
     /// The server's connection can be used again.
@@ -170,16 +173,16 @@ pub struct Answering<'x> {
     pub index: usize,
     /// The same.
     pub server: &'x Server,
-    /// The request's body is still under way.
-    pub uploading: Cell<bool>,
-    /// Microseconds from the start until the request's body had been sent; the most that there can be before that.
-    pub uploaded_us: Cell<u64>,
+    /// Microseconds from the start until the request's body had been sent; `None` while it is under way, or when it failed.
+    pub uploaded_us: Cell<Option<u64>>,
+    /// The tick at which the server last took some of it.
+    pub uploaded_at: Cell<u32>,
     /// The server has reset the connection, as a send has found.
     pub reset: Cell<bool>,
     /// The final head has come.
     pub head_seen: Cell<bool>,
-    /// A part of the answer, or an interim response, is being sent.
-    pub leaving: Cell<bool>,
+    /// How the client takes the answer, and interim responses.
+    pub uptake: Uptake,
     /// The server is owed the rest of the request's body: before its final head has come, and after some. After others it gets what comes
     /// while it answers.
     pub wants_rest: Cell<bool>,
@@ -210,11 +213,11 @@ impl<'x> Answering<'x> {
             group: request.group,
             index,
             server: &request.group.servers[index],
-            uploading: Cell::new(uploading),
-            uploaded_us: Cell::new(if uploading { u64::MAX } else { 0 }),
+            uploaded_us: Cell::new((!uploading).then_some(0)),
+            uploaded_at: Cell::new(0),
             reset: Cell::new(false),
             head_seen: Cell::new(false),
-            leaving: Cell::new(false),
+            uptake: Uptake::default(),
             wants_rest: Cell::new(true),
             awaits_upload: Cell::new(false),
             started,
@@ -253,7 +256,7 @@ impl Answering<'_> {
                 rare(self.start_late(server, start)).await?;
             }
             // With the rest of the request's body under way, neither can wait.
-            if self.is_unwanted(start.finish.status) && !self.uploading.get() {
+            if self.is_unwanted(start.finish.status) && !self.uploading() {
                 return Err(Failure::Unwanted);
             }
             // Not when the answer has ended, which may take hours: the spare one holds a connection.
@@ -266,8 +269,13 @@ impl Answering<'_> {
 
     /// Tells that the server has got the request's body.
     pub(super) fn uploaded(&self) {
-        self.uploading.set(false);
-        self.uploaded_us.set(self.elapsed_us());
+        self.uploaded_us.set(Some(self.elapsed_us()));
+    }
+
+    /// Whether the server has not got all of the request's body.
+    #[inline]
+    pub(super) fn uploading(&self) -> bool {
+        self.uploaded_us.get().is_none()
     }
 
     /// Microseconds since the attempt began.
@@ -420,8 +428,11 @@ impl Answering<'_> {
         let counters = self.lane.server(self.server.id);
         counters.latency.record(head_us);
         // How long the client took for its body is not the server's latency.
-        let latency_us = head_us.checked_sub(self.uploaded_us.get());
-        self.group.answered(self.index, head.status, latency_us);
+        let latency_us = self
+            .uploaded_us
+            .get()
+            .map(|sent_us| head_us.saturating_sub(sent_us));
+        start.finish.failed = self.group.answered(self.index, head.status, latency_us);
         counters.responses.count(head.status);
         if self.group.sticky.is_some() {
             sticky::count(self.traits.bond, self.index, counters);
@@ -477,7 +488,7 @@ impl Answering<'_> {
 
     /// 101: only the client's own offer can be taken up, and only when the server has the whole request (RFC 9110 section 7.8).
     fn switch(&self, arrived: Arrived<'_>, early: &[u8], start: &mut Start) -> Result<(), Failure> {
-        if !self.traits.upgrade || self.uploading.get() {
+        if !self.traits.upgrade || self.uploading() {
             return Err(Failure::Server(FailureKind::BadResponse));
         }
         start.out = self.lane.take_for(arrived.bytes.len());
@@ -510,7 +521,7 @@ impl Answering<'_> {
         let wants_rest = self.wants_rest.get() && self.may_want_rest(head.status);
         let persistent = !until_close
             && self.traits.persistent
-            && (wants_rest && server_persists || !self.uploading.get())
+            && (wants_rest && server_persists || !self.uploading())
             && !self.client.is_leaving(self.lane);
         let persistence = match (persistent, self.traits.minor) {
             (false, _) => Persistence::Close,
@@ -548,9 +559,15 @@ impl Answering<'_> {
         status < 300 && !self.client.awaits_continue.get()
     }
 
-    /// Whether the client takes nothing of an answer that leaves without the rest of the request's body. Some send all of that before
-    /// they read.
+    /// Whether the client has taken nothing of an answer for half of the time that it has for that, while nobody has to have its body:
+    /// some read only when they have sent everything.
     pub(super) fn is_unread(&self) -> bool {
-        self.head_seen.get() && self.leaving.get() && !self.wants_rest.get()
+        let rested = self.uptake.rested(self.client.deadline.now());
+        let patience = self.patience();
+        let has_half = |rested: Ticks| {
+            let left = patience.stall.saturating_sub(rested);
+            rested > patience.pace.map_or(left, |pace| pace.patience(left))
+        };
+        self.head_seen.get() && !self.wants_rest.get() && rested.is_some_and(has_half)
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Spare {
     connection: Box<Connection>,
     /// The server has reset that connection.
     reset: bool,
+    /// The tick from which on it was not read.
+    since: u32,
     /// While the rest of it is still to come.
     running: Option<Running>,
 }
@@ -41,6 +43,7 @@ impl Spare {
             start,
             connection,
             reset: answering.reset.get(),
+            since: answering.client.deadline.now(),
             running: is_under_way.then(|| Running::new(answering.lane, answering.server.id)),
         }
     }
@@ -57,6 +60,7 @@ impl Spare {
         let server = &group.servers[index];
         let answering = Answering::new(lane, client, request, index, Instant::now());
         answering.reset.set(self.reset);
+        answering.uptake.waited(self.since, client.deadline.now());
         client.presence.begin(lane, client);
         match answering
             .run(&self.connection.socket, &mut self.start, &mut course.spare)

@@ -5,6 +5,7 @@ use std::io;
 use super::lane::{Lane, RECEIVE_BYTES_MAX};
 use super::pace::{Pace, TooSlow};
 use super::rare::rare;
+use super::uptake::Uptake;
 use crate::net::deadline::{Deadline, Interrupt, Slot, Ticks};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::socket::Socket;
@@ -33,11 +34,17 @@ pub struct Patience<'a> {
     pub stall: Ticks,
     /// The rate, where there is one.
     pub pace: Option<Pace<'a>>,
+    /// Who wants to know when it takes something.
+    pub uptake: Option<&'a Uptake>,
 }
 
 impl From<Ticks> for Patience<'_> {
     fn from(stall: Ticks) -> Self {
-        Self { stall, pace: None }
+        Self {
+            stall,
+            pace: None,
+            uptake: None,
+        }
     }
 }
 
@@ -214,7 +221,11 @@ async fn send_rest(
     sent: io::Result<usize>,
     deadline: &Deadline,
     slot: Slot,
-    Patience { stall, pace }: Patience<'_>,
+    Patience {
+        stall,
+        pace,
+        uptake,
+    }: Patience<'_>,
 ) -> Result<(), TransferError> {
     let mut hindrance = account(lane, &mut bytes, sent)?;
     let mut progress = Progress::new(socket, deadline.now());
@@ -234,6 +245,9 @@ async fn send_rest(
             let taken = progress.look(socket, now);
             if let Some(pace) = pace {
                 pace.settle(Ticks::between(since, now), taken)?;
+            }
+            if let Some(uptake) = uptake {
+                uptake.took(progress.at);
             }
             match waited {
                 Ok(Ok(())) => {}

@@ -1,7 +1,6 @@
 //! A request's body on its way to the server.
 
 use std::io;
-use std::time::Duration;
 
 use super::client::Client;
 use super::lane::Lane;
@@ -26,16 +25,13 @@ pub enum UploadError {
     ClientSlow,
     /// The body is malformed or too large.
     Refused(Refusal),
-    /// The server closed its connection, or turns out to read no more; it may have answered first.
+    /// The server closed its connection; it may have answered first.
     ServerGone,
     /// The server reset its connection. It may have answered first, but an answer that ends with the connection is not whole.
     ServerReset,
     /// The server stopped reading.
     ServerOverdue,
 }
-
-/// How long a server takes nothing until it is looked whether it, and the client too, will.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The part of a request's body that has not been sent.
 #[derive(Debug)]
@@ -125,6 +121,7 @@ impl Upload {
             let passed = self.pass(answering, server, &input, sent).await;
             lane.give(input);
             passed?;
+            answering.uploaded_at.set(client.deadline.now());
         }
         client.deadline.clear(Slot::Request);
         Ok(())
@@ -265,7 +262,6 @@ async fn send_rest(
             deadline.next_turn().await;
         } else {
             let wait = progress.next_look(patience, deadline.now());
-            let wait = wait.min(Ticks::from(LOOK_EVERY));
             let wait = look_after.map_or(wait, |look| look.min(wait));
             deadline.set(Slot::Request, wait);
             let waited = deadline.guard(Slot::Request, server.writable()).await;
@@ -276,12 +272,6 @@ async fn send_rest(
                     continue;
                 }
                 Ok(Ok(())) => {}
-                Err(_)
-                    if answering.is_unread()
-                        && progress.is_overdue(Ticks::from(LOOK_EVERY), deadline.now()) =>
-                {
-                    return Err(UploadError::ServerGone);
-                }
                 Err(_) if look_after.is_none() => {}
                 Err(_) => match client.presence.look_now(lane, client, may_ask) {
                     Look::Gone => return Err(UploadError::ClientGone),

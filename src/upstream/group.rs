@@ -293,9 +293,9 @@ impl Group {
     }
 
     /// Tells that a server answered with this status, and how long that took since it had the request; `None` when it has not got all of
-    /// it. With a status that is a failure it must not look fast either.
+    /// it. With a status that is a failure it must not look fast either. Gives whether it is one.
     #[inline]
-    pub fn answered(&self, server: usize, status: u16, latency_us: Option<u64>) {
+    pub fn answered(&self, server: usize, status: u16, latency_us: Option<u64>) -> bool {
         let watch = self.watch.as_ref();
         let is_failure = watch.is_some_and(|watch| watch.answered(server, status));
         let unwanted = self.retry_statuses.as_ref();
@@ -304,12 +304,7 @@ impl Group {
         } else if let Some(latency_us) = latency_us {
             self.learn(server, latency_us);
         }
-    }
-
-    /// Whether this status counts as a failure of the server.
-    pub fn is_failure(&self, status: u16) -> bool {
-        let watch = self.watch.as_ref();
-        watch.is_some_and(|watch| watch.is_failure(status))
+        is_failure
     }
 
     /// Tells that a server failed. It must not look fast because it fails fast, so the timeout is its latency.

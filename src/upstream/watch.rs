@@ -165,17 +165,11 @@ impl Watch {
     /// Tells which status a server answered with; gives whether that counts as a failure.
     #[inline]
     pub fn answered(&self, server: usize, status: u16) -> bool {
-        let is_failure = self.is_failure(status);
+        let failures = self.failures.as_ref();
+        let is_failure = failures.is_some_and(|failures| failures.contains(status));
         if is_failure {
             self.failed(server, Failure::Status);
         }
         is_failure
-    }
-
-    /// Whether this status counts as a failure.
-    #[inline]
-    pub fn is_failure(&self, status: u16) -> bool {
-        let failures = self.failures.as_ref();
-        failures.is_some_and(|failures| failures.contains(status))
     }
 }
