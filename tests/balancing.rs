@@ -275,12 +275,10 @@ fn least_latency_does_not_learn_how_slowly_a_client_sends(mode: Mode) {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
     std::thread::sleep(std::time::Duration::from_secs(2));
     client.send("x");
-    let server = usize::from(client.response("POST").text() == "b");
-    let [a, b, _] = shares(&mut client, 30);
-    assert!(
-        [a, b][server] > 0,
-        "{a} and {b} after an upload to {server}"
-    );
+    let server = client.response("POST").text();
+    // Far fewer than the 2 s would need to be forgotten.
+    let comes_back = (0..150).any(|_| client.get("/").text() == server);
+    assert!(comes_back, "to {server}, which had the upload");
 }
 
 fn backups_serve_when_no_other_is_left(mode: Mode) {

@@ -11,6 +11,8 @@ in_each_mode!(
     an_answer_put_aside_that_breaks_off_is_one_failure,
     a_failure_status_that_is_no_answer_is_one_failure,
     a_server_that_closes_for_want_of_a_body_has_not_failed,
+    a_server_that_closes_while_the_body_comes_has_failed,
+    a_client_that_holds_up_the_first_piece_is_no_failure,
     a_server_that_switches_for_want_of_a_body_has_not_failed,
     garbage_is_a_failure_whatever_the_client_sends,
     an_answer_that_a_client_held_up_and_the_server_broke_off_is_no_failure,
@@ -97,12 +99,20 @@ fn a_failure_status_that_is_no_answer_is_one_failure(mode: Mode) {
     assert_eq!(server["latency"]["count"], 0, "{server}");
 }
 
-/// The status of the answer to `request`, whose body does not come, when the first server answers its head with `answer` and closes.
-fn without_body(proxy: &Proxy, origin: &Origin, request: &str, answer: &str) -> u16 {
+/// The status of the answer to `request`, whose body does not come, when the first server answers its head with `answer` and closes, after
+/// `pause`.
+fn without_body(
+    proxy: &Proxy,
+    origin: &Origin,
+    request: &str,
+    pause: Duration,
+    answer: &str,
+) -> u16 {
     let mut client = proxy.connect();
     client.send(request);
     let mut upstream = origin.accept();
     upstream.request_head();
+    std::thread::sleep(pause);
     upstream.send(answer);
     drop(upstream);
     client.response("POST").status
@@ -110,16 +120,37 @@ fn without_body(proxy: &Proxy, origin: &Origin, request: &str, answer: &str) -> 
 
 const BODILESS: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n";
 
+/// Until a server is known to have waited for the body.
+const GIVES_UP: Duration = Duration::from_millis(1500);
+
 /// The server may have waited for the body, and if that counted, any client could have it taken out.
 fn a_server_that_closes_for_want_of_a_body_has_not_failed(mode: Mode) {
     let (origin, spare) = (Origin::bind(), Origin::nowhere());
     let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
     // The second closes in the middle of a head.
     for answer in ["", "HTTP/1.1 200"] {
-        assert_eq!(without_body(&proxy, &origin, BODILESS, answer), 502);
+        assert_eq!(
+            without_body(&proxy, &origin, BODILESS, GIVES_UP, answer),
+            502
+        );
     }
     assert_eq!(proxy.server(0)["failures"]["closed"], 2);
     expect_up(&proxy);
+}
+
+/// The client keeps nothing back: whatever accepts and closes at once would else take all uploads for ever.
+fn a_server_that_closes_while_the_body_comes_has_failed(mode: Mode) {
+    const BODY: usize = 1_000_000;
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
+    let mut client = proxy.connect();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"
+    ));
+    drop(origin.accept());
+    // The proxy may answer and close before it has all.
+    let _ = client.try_send(vec![b'x'; BODY]);
+    expect_ejected(&proxy);
 }
 
 /// It takes up what it was offered, and too soon only because the body is missing.
@@ -128,7 +159,10 @@ fn a_server_that_switches_for_want_of_a_body_has_not_failed(mode: Mode) {
     let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
     let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\n";
     let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-    assert_eq!(without_body(&proxy, &origin, request, answer), 502);
+    assert_eq!(
+        without_body(&proxy, &origin, request, Duration::ZERO, answer),
+        502
+    );
     assert_eq!(proxy.server(0)["failures"]["bad_response"], 1);
     expect_up(&proxy);
 }
@@ -137,8 +171,36 @@ fn garbage_is_a_failure_whatever_the_client_sends(mode: Mode) {
     let (origin, spare) = (Origin::bind(), Origin::nowhere());
     let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
     let answer = "SSH-2.0-x\r\n\r\n";
-    assert_eq!(without_body(&proxy, &origin, BODILESS, answer), 502);
+    let status = without_body(&proxy, &origin, BODILESS, Duration::ZERO, answer);
+    assert_eq!(status, 502);
     expect_ejected(&proxy);
+}
+
+/// The head and what comes with it wait for the client too.
+fn a_client_that_holds_up_the_first_piece_is_no_failure(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"\n[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = 4096")
+        .upstream(
+            &[&origin.address, &spare],
+            "policy = \"first\"\n[upstream.passive]\nfall = 1",
+        )
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    let piece = "x".repeat(60_000);
+    upstream.send(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{piece}"
+    ));
+    std::thread::sleep(GIVES_UP);
+    drop(upstream);
+    client.read_to_end();
+    eventually("the end is seen", || {
+        proxy.server(0)["failures"]["truncated"] == 1
+    });
+    expect_up(&proxy);
 }
 
 /// A server gives up when nobody takes its answer.

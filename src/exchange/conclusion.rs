@@ -112,7 +112,7 @@ pub(super) fn count(
         // It may well wait for a body that does not come, or for a client that reads nothing: any could have it taken out of service.
         let is_the_clients = match fault {
             Fault::Answer(Failure::NoAnswer | Failure::Server(FailureKind::Closed)) => {
-                body_is_missing
+                request.upload.is_withheld(lane.deadlines.now())
             }
             Fault::Answer(Failure::Truncated { held_up, .. }) => *held_up || body_is_missing,
             // Garbage is garbage, but a 101 may only be too early.
@@ -178,7 +178,7 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
     )
     .await;
     lane.give(out);
-    let after = match (sent, form.persistent) {
+    let after = match (&sent, form.persistent) {
         // What it has not taken yet would else stay with the kernel.
         (Err(TransferError::Overdue), _) => {
             lane.counters.timeout(TimeoutKind::Write).inc();
@@ -188,5 +188,5 @@ pub async fn send_answer(lane: &Lane, client: &Client, answer: Answer, form: For
         (Ok(()), true) => After::KeepAlive,
         (Ok(()), false) => After::Linger,
     };
-    (after, body_bytes as u64)
+    (after, if sent.is_ok() { body_bytes as u64 } else { 0 })
 }

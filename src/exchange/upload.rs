@@ -33,6 +33,9 @@ pub enum UploadError {
     ServerOverdue,
 }
 
+/// When the client has been waited for longer than this in all, the server may have given up on the body.
+const WITHHELD_MAX: Ticks = Ticks::of(10);
+
 /// The part of a request's body that has not been sent.
 #[derive(Debug)]
 pub struct Upload {
@@ -46,6 +49,10 @@ pub struct Upload {
     spent: bool,
     /// What the client owes of the least rate.
     debt: Debt,
+    /// Ticks for which the client has been waited for.
+    waited: u64,
+    /// Since when it is waited for.
+    waits_since: Option<u32>,
     /// The flat index of the server that gets the rest.
     pub server: usize,
 }
@@ -62,6 +69,8 @@ impl Upload {
             keep: (keep_max > 0 && !too_long).then_some(keep_max),
             spent: false,
             debt: Debt::default(),
+            waited: 0,
+            waits_since: None,
             server: 0,
         }
     }
@@ -69,6 +78,14 @@ impl Upload {
     /// Whether everything has been taken from the client. A body that was refused has no end: what is behind it is lost.
     pub const fn ended(&self) -> bool {
         self.reader.ended()
+    }
+
+    /// Whether the client has kept back the body, or a part of it, for so long that a server may have given up on it.
+    pub fn is_withheld(&self, now: u32) -> bool {
+        let waits = self
+            .waits_since
+            .map_or(0, |since| Ticks::between(since, now).count());
+        !self.ended() && Ticks::of(self.waited + waits) > WITHHELD_MAX
     }
 
     /// Whether a new attempt can send everything again that the last one was sent.
@@ -145,6 +162,7 @@ impl Upload {
         } else {
             client.deadline.set(Slot::Request, patience);
         }
+        self.waits_since = Some(since);
         let received = client.recv(lane).await;
         let input = match received {
             Ok(input) if input.is_empty() => return Err(UploadError::ClientGone),
@@ -155,8 +173,10 @@ impl Upload {
             Err(TransferError::Overdue) => return Err(UploadError::ClientOverdue),
             Err(_) => return Err(UploadError::ClientGone),
         };
+        self.waits_since = None;
+        let waited = Ticks::between(since, lane.deadlines.now());
+        self.waited += waited.count();
         if let Some(pace) = pace {
-            let waited = Ticks::between(since, lane.deadlines.now());
             pace.settle(waited, input.len())
                 .map_err(|_| UploadError::ClientSlow)?;
         }
