@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Log, LogFormat, check_log_filter};
+use crate::config::{Log, LogFormat, environment_filter};
 
 const VARIABLE: &str = "RUST_LOG";
 
@@ -28,13 +28,11 @@ pub(super) fn start(log: &Log) -> Result<(), String> {
 }
 
 fn filter(variable: Option<String>, configured: &str) -> Result<EnvFilter, String> {
-    let given = variable.filter(|text| !text.is_empty());
-    if let Some(text) = &given {
-        check_log_filter(text).map_err(|error| format!("{VARIABLE}: {error}"))?;
+    match variable.filter(|text| !text.is_empty()) {
+        Some(text) => environment_filter(&text).map_err(|error| format!("{VARIABLE}: {error}")),
+        // It has been checked.
+        None => Ok(EnvFilter::builder().parse_lossy(configured)),
     }
-    // The configured one has been checked as well.
-    let filter = given.as_deref().unwrap_or(configured);
-    Ok(EnvFilter::builder().parse_lossy(filter))
 }
 
 /// Colours are for terminals, and for people who have not turned them off (no-color.org).
@@ -56,6 +54,18 @@ mod tests {
             (Some("ringlane=trace"), "warn", Some("ringlane=trace")),
             (Some("ringlane=nonsense"), "info", None),
             (Some("inof"), "info", None),
+            (Some("INOF,ringlane=debug"), "info", None),
+            // Others heed the variable too: it may name what is none of ours.
+            (Some("my_crate"), "info", Some("my_crate=trace")),
+            (Some("ringlane"), "info", Some("ringlane=trace")),
+            (
+                Some("warn,ringlane::health"),
+                "info",
+                Some("ringlane::health=trace,warn"),
+            ),
+            (Some("info,"), "warn", Some("info")),
+            (Some(",info"), "warn", Some("info")),
+            (Some("3"), "warn", Some("info")),
         ];
         for (variable, configured, expected) in cases {
             let found = filter(variable.map(str::to_owned), configured).ok();

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 
-use super::complaint::{Complaint, Complaints, Flaw, Severity};
+use super::complaint::{Complaint, Complaints, Flaw, Severity, nearest};
 use super::reader::Reader;
 use super::{
     AccessFormat, AccessLog, Config, Forward, Io, IoMode, Limits, Log, LogFormat, RateLimit,
@@ -144,7 +144,7 @@ fn io(root: &Reader<'_>) -> Io {
 
 fn log(table: &Reader<'_>) -> Log {
     Log {
-        level: table.parsed("level", log_filter).unwrap_or_default(),
+        level: table.parsed("level", level).unwrap_or_default(),
         format: match table.choice("format") {
             "json" => LogFormat::Json,
             _ => LogFormat::Text,
@@ -152,34 +152,39 @@ fn log(table: &Reader<'_>) -> Log {
     }
 }
 
-/// Checks a filter of the event log that stands in no file.
+/// Reads a filter of the event log from the environment. Other programs may heed the variable too, so only what is no filter is refused,
+/// and a word that is close to a level.
 ///
 /// # Errors
 /// A sentence for people.
-pub fn check_log_filter(text: &str) -> Result<(), String> {
-    log_filter(text).map(drop).map_err(Flaw::into_sentence)
+pub fn environment_filter(text: &str) -> Result<EnvFilter, String> {
+    let misspelt = |word: &&str| nearest(&word.to_lowercase(), LEVELS).is_some();
+    filter(text, words(text).find(misspelt)).map_err(Flaw::into_sentence)
 }
 
-/// Checks a `tracing` filter. A word alone must be a level: the filter's own parser takes `inof` for a target of that name.
-fn log_filter(text: &str) -> Result<String, Flaw> {
-    for directive in text.split(',').map(str::trim) {
-        let is_word = !directive.contains(['=', '[']);
-        if is_word
-            && !LEVELS
-                .iter()
-                .any(|level| directive.eq_ignore_ascii_case(level))
-        {
-            let flaw = Flaw::new(format!(
-                "`{directive}` is not a level; they are {}",
-                LEVELS.join(", ")
-            ));
-            return Err(flaw.nearest(directive, LEVELS));
-        }
+/// Checks the filter of a configuration, in which a word alone must be a level.
+fn level(text: &str) -> Result<String, Flaw> {
+    filter(text, words(text).next()).map(|_| text.to_owned())
+}
+
+/// The words of a filter that stand alone and are no level: its own parser takes `inof` for a target of that name.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    text.split(',')
+        .map(str::trim)
+        .filter(move |word| !word.contains(['=', '[']) && !is_level(word))
+}
+
+/// Reads a `tracing` filter, or refuses it for a word.
+fn filter(text: &str, word: Option<&str>) -> Result<EnvFilter, Flaw> {
+    if let Some(word) = word {
+        let levels = LEVELS.join(", ");
+        let flaw = Flaw::new(format!("`{word}` is not a level; they are {levels}"));
+        return Err(flaw.nearest(&word.to_lowercase(), LEVELS));
     }
-    match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Flaw::new(format!("`{text}` is not a filter: {error}"))),
-    }
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| Flaw::new(format!("`{text}` is not a filter: {error}")))
 }
 
 fn access_log(table: &Reader<'_>) -> AccessLog {

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use check::{Reading, check_log_filter};
+pub use check::{Reading, environment_filter};
 pub use complaint::{Complaint, Place, Severity};
 pub use health::{Check, CheckKind, HttpCheck, Passive};
 pub use statuses::Statuses;
