@@ -161,6 +161,11 @@ pub(super) fn warn_of_shared(
         };
         let domain = sticky.domain.as_ref().map(|name| name.to_ascii_lowercase());
         let others = (seen.entry((&sticky.cookie, &sticky.path, domain.clone()))).or_default();
+        // What a route shares hangs on its host, so another with that of the same upstream shares no more.
+        let known = |other: &&Route| (other.upstream, &other.host) == (route.upstream, &route.host);
+        if others.iter().any(known) {
+            continue;
+        }
         let share = |other: &&Route| {
             let place = if let Some(domain) = &domain {
                 format!("domain {domain}")

@@ -1,5 +1,7 @@
 //! Mistakes in upstreams: their servers, policies, checks and retries.
 
+use std::time::{Duration, Instant};
+
 use super::{assert_complaints, assert_each};
 
 #[test]
@@ -407,4 +409,23 @@ fn cookies_that_replace_each_other() {
         &text("*.other"),
         &["warning 9: upstream `app` has a cookie"],
     )]);
+}
+
+/// Holding every pair of routes against every route takes half a minute here.
+#[test]
+fn many_routes_with_one_cookie_are_checked_soon() {
+    let sticky = "sticky = { cookie = \"id\", key = \"0123456789abcdef0123456789abcdef\" }";
+    let routes = |at| {
+        format!(
+            "[[route]]\nupstream = \"app\"\npath = \"/{at}\"\n[[route]]\nupstream = \"b\"\nhost = \"{at}.example\"\n"
+        )
+    };
+    let routes: String = (0..1000).map(routes).collect();
+    let text = format!(
+        "{sticky}\n[[upstream]]\nname = \"b\"\nserver = [{{ address = \"b:1\" }}]\n{sticky}\n{routes}"
+    );
+    let start = Instant::now();
+    assert_each(&[(&text, &[])]);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
