@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -340,7 +340,7 @@ fn a_demo_runs_without_its_guide() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.expect("a free port");
     let full = fs::File::options().write(true).open("/dev/full");
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_ringlane"))
+    let demo = Command::new(env!("CARGO_BIN_EXE_ringlane"))
         .args([
             "demo",
             "--listen",
@@ -349,24 +349,36 @@ fn a_demo_runs_without_its_guide() {
             "127.0.0.1:0",
         ])
         .stdout(full.expect("null(4)"))
-        .spawn()
-        .expect("the program starts");
+        .spawn();
+    let mut demo = Ended(demo.expect("the program starts"));
     let mut status = None;
     support::eventually("the demo serves or has ended", || {
-        status = demo.try_wait().expect("a child");
+        status = demo.0.try_wait().expect("a child");
         status.is_some() || serves(address)
     });
     std::thread::sleep(support::QUIET);
     if status.is_none() {
-        kill_process(Pid::from_child(&demo), Signal::TERM).expect("nobody has waited for it");
-        status = demo.wait().ok();
+        kill_process(Pid::from_child(&demo.0), Signal::TERM).expect("nobody has waited for it");
+        status = demo.0.wait().ok();
     }
     assert_eq!(status.and_then(|status| status.code()), Some(0));
+}
+
+/// A child that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn serves(address: SocketAddr) -> bool {
     let mut answer = String::new();
     let exchange = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(support::PATIENCE))?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
         stream.read_to_string(&mut answer)
     };
