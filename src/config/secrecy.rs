@@ -93,8 +93,8 @@ fn in_table(table: &DeTable<'_>, section: Option<&Section>, spans: &mut Vec<Rang
             Some(section) => section.key(name).is_none(),
             None => has_word(name) && !plain_keys().any(|plain| plain == name),
         };
-        let path = value.get_ref().as_str().filter(|_| FILES.contains(&name));
-        if misspelt || SECRETS.contains(&name) || path.is_some_and(may_be_secret) {
+        let no_path = FILES.contains(&name) && value.get_ref().as_str().is_none_or(may_be_secret);
+        if misspelt || SECRETS.contains(&name) || no_path {
             whole(value, spans);
         } else {
             let section = tables().find(|(table, _)| *table == name);
@@ -354,6 +354,8 @@ mod tests {
             "keys.x = \"s3cret\"\nname = \"a\"",
             "name = \"a\"\n[upstream.sticky]\nkey_file = \"s3cret/=\"",
             "name = \"a\"\n[admin]\ntoken_file = \"s3cret\"",
+            "name = \"a\"\n[upstream.sticky]\nkey_file = [\"s3cret\", \"s3cret\"]",
+            "name = \"a\"\n[admin]\ntoken_file = { x = \"s3cret\" }",
             "name = \"a\"\n[upstream.health]\nheaders = [\"Authorization: s3cret\"]",
             "name = \"a\"\nhealth = { header = [\"s3cret\"] }\nheaders = \"s3cret",
         ] {
