@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::complaint::{Complaints, Flaw};
+use super::complaint::{Complaints, Flaw, nearest};
 use super::keys::{ROOT, Section};
 
 /// Keys whose values are secret wherever they stand, misplaced ones included.
@@ -90,7 +90,7 @@ fn in_table(table: &DeTable<'_>, section: Option<&Section>, spans: &mut Vec<Rang
     for (name, value) in table {
         let name: &str = name.get_ref();
         let misspelt = match section {
-            Some(section) => section.key(name).is_none(),
+            Some(section) => section.key(name).is_none() && !is_plain_misspelt(name, section),
             None => has_word(name) && !plain_keys().any(|plain| plain == name),
         };
         let no_path = FILES.contains(&name) && value.get_ref().as_str().is_none_or(may_be_secret);
@@ -101,6 +101,12 @@ fn in_table(table: &DeTable<'_>, section: Option<&Section>, spans: &mut Vec<Rang
             in_value(value, section.map(|(_, section)| section), spans);
         }
     }
+}
+
+/// Whether a name that a section does not have is close to one that it has, and that is no secret's.
+fn is_plain_misspelt(name: &str, section: &Section) -> bool {
+    let near = nearest(name, section.keys.iter().map(|key| key.name));
+    !has_word(name) && near.is_some_and(|near| !has_word(near))
 }
 
 /// Whether a name has a secret's word in it.
@@ -370,6 +376,7 @@ mod tests {
             "[admin]\ntoken_file = \"./token\"",
             "[limits]\nheader_count = 7",
             "header_count = 60s",
+            "[upstream.health]\nintervall = \"1s\"",
         ] {
             assert_eq!(shown(text), text);
         }
