@@ -187,13 +187,16 @@ fn signals_give_the_terminal_back() {
 #[test]
 fn what_cannot_be_reached_is_said() {
     let nowhere = Origin::nowhere();
-    let failed = output(&["--once", "--admin", &nowhere]);
-    assert_eq!(failed.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&failed.stderr);
-    assert!(
-        text.contains("nobody listens there") && text.contains(&nowhere),
-        "{text}"
-    );
+    // With an address the configuration is not opened.
+    for more in [&[][..], &["--config", "/nonexistent.toml"]] {
+        let failed = output(&[&["--once", "--admin", &nowhere], more].concat());
+        assert_eq!(failed.status.code(), Some(1), "{more:?}");
+        let text = String::from_utf8_lossy(&failed.stderr);
+        assert!(
+            text.contains("nobody listens there") && text.contains(&nowhere),
+            "{text}"
+        );
+    }
     for arguments in [
         &["--admin", "localhost"][..],
         &["--config", "/nonexistent.toml"],

@@ -55,4 +55,16 @@ impl Place {
         };
         Client::new(&address)
     }
+
+    /// A client for who gives no orders and needs no token. With an address given the configuration is not read.
+    ///
+    /// # Errors
+    /// As [`Place::configured`] and [`Place::client`].
+    pub(super) fn reader(&self) -> Result<Client, String> {
+        let configured = match self.admin {
+            Some(_) => None,
+            None => self.configured()?,
+        };
+        self.client(configured.as_ref())
+    }
 }

@@ -50,8 +50,7 @@ pub(super) struct TopArgs {
 }
 
 pub(super) fn run(args: &TopArgs) -> ExitCode {
-    let configured = args.place.configured();
-    let client = match configured.and_then(|admin| args.place.client(admin.as_ref())) {
+    let client = match args.place.reader() {
         Ok(client) => client,
         Err(why) => {
             say(&format!("error: {why}"));
