@@ -28,7 +28,8 @@ Examples:
   ringlane ctl drain app a --token-file /etc/ringlane/token
   ringlane ctl up app a --config /etc/ringlane/ringlane.toml
 
-Exit code: 0 when done, 1 when the proxy cannot be reached or refuses, 2 for wrong use.";
+Exit code: 0 when done, 1 when the proxy cannot be reached or refuses, or another order came at the same time,
+2 for wrong use.";
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
@@ -129,21 +130,27 @@ fn obey(args: &CtlArgs) -> Result<String, Failure> {
     let token = token.as_ref().map(Token::secret);
     let shown = client.post(&path, token, &order.to_string());
     let shown = shown.map_err(Failure::Proxy)?;
-    if shown["name"] != *server.server || !is_carried_out(&order, &shown) {
-        return Err(Failure::Proxy(format!(
-            "the answer does not show the order; {STRANGE}"
-        )));
+    let line = status::line(&server.upstream, &shown);
+    let is_of_server = shown["name"] == *server.server;
+    if !is_of_server || shown.get("order").is_none() || !shown["weight"].is_u64() {
+        let why = format!("the answer does not show the order; {STRANGE}");
+        return Err(Failure::Proxy(why));
     }
-    Ok(status::line(&server.upstream, &shown))
+    if !is_carried_out(&order, &shown) {
+        // The page is made after the order has been carried out.
+        let why = format!("another order has come since: {}", line.trim_end());
+        return Err(Failure::Proxy(why));
+    }
+    Ok(line)
 }
 
-/// Whether a server's page shows what was ordered.
+/// Whether a server's page, which has a weight, shows what was ordered.
 fn is_carried_out(order: &Value, page: &Value) -> bool {
     match (order["state"].as_str(), order["weight"].as_u64()) {
         (Some("up"), _) => page.get("order") == Some(&Value::Null),
         (Some(state), _) => page["order"] == state,
         (None, Some(weight)) => page["weight"] == weight,
-        (None, None) => page["weight"].is_u64() && page["weight"] == page["configured_weight"],
+        (None, None) => page["weight"] == page["configured_weight"],
     }
 }
 
