@@ -1,6 +1,6 @@
 //! Listeners, the status listener, and the socket options that listeners and upstreams share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use toml::Spanned;
 
@@ -126,8 +126,13 @@ pub(super) fn admin(
         let hint = "give [admin] a token_file, listen on 127.0.0.1 or [::1], or set orders = false";
         complaints.error(&table.span_of("address"), flaw.help(hint));
     } else if !is_local {
+        let over = if address.ip() == Ipv6Addr::UNSPECIFIED {
+            "over IPv6 alone and "
+        } else {
+            ""
+        };
         let flaw = Flaw::new(format!(
-            "`{address}` shows the status page to other machines, without a password"
+            "`{address}` shows the status page to other machines, {over}without a password"
         ));
         let hint = "listen on 127.0.0.1 or [::1], or keep others out with a firewall";
         complaints.warning(&table.span_of("address"), flaw.help(hint));

@@ -126,7 +126,11 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "admin = { address = \"0.0.0.0:9900\", token = \"0123456789abcdef\" }",
-        "warning 1: `0.0.0.0:9900` shows the status page to other machines",
+        "warning 1: `0.0.0.0:9900` shows the status page to other machines, without a password",
+    ),
+    (
+        "admin = { address = \"[::]:9900\", orders = false }",
+        "warning 1: `[::]:9900` shows the status page to other machines, over IPv6 alone and without a password",
     ),
     (
         "timeouts = 5",
