@@ -204,7 +204,7 @@ fn check_tells_of_more_shards_than_cpus_and_of_low_ports() {
         let pinned = format!("{shards}, not pinned: the process may use fewer CPUs here");
         assert!(text.contains(&pinned), "{text}");
         let capabilities = if (1..first_free).contains(&port) {
-            ", with CAP_NET_BIND_SERVICE alone\n"
+            ", may keep CAP_NET_BIND_SERVICE alone\n"
         } else {
             ", without capabilities\n"
         };

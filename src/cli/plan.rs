@@ -228,7 +228,7 @@ fn user(config: &Config) -> String {
     match &config.account {
         Some(Account { user, uid, gid, .. }) => {
             let capabilities = if server::keeps_low_ports(config) {
-                "with CAP_NET_BIND_SERVICE alone"
+                "may keep CAP_NET_BIND_SERVICE alone"
             } else {
                 "without capabilities"
             };
