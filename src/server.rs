@@ -95,8 +95,8 @@ impl Server {
             access_log,
         } = open(&config, seats.len())?;
         // Before there are threads: they take their privileges from the one that starts them.
-        let keep = privileges::for_ports(addresses.iter().map(SocketAddr::port));
-        let identity = privileges::renounce(config.account.as_ref(), keep).map_err(StartError)?;
+        let identity = privileges::renounce(config.account.as_ref(), keeps_low_ports(&config))
+            .map_err(StartError)?;
         let (events, received) = mpsc::channel();
         let serving = Arc::new(AtomicBool::new(false));
         watch_signals(signals, events.clone(), Arc::clone(&serving))?;
@@ -404,11 +404,11 @@ pub fn can_pin(shards: usize) -> bool {
     shards <= affinity::usable_cpus().len()
 }
 
-/// Whether a process that becomes another user keeps the right to bind low ports, for the listeners that it may have to open again.
+/// Whether a process that has the right to bind low ports keeps it: a shard that is started again opens its listeners again.
 pub fn keeps_low_ports(config: &Config) -> bool {
     let ports = config.listens.iter().map(|listen| listen.address.port());
-    // The kernel chooses none of them.
-    !privileges::for_ports(ports.filter(|port| *port != 0)).is_empty()
+    // For port 0 the kernel chooses none of them.
+    privileges::are_any_low(ports.filter(|port| *port != 0))
 }
 
 /// Which shards run where.

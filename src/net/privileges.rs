@@ -26,22 +26,18 @@ pub struct Identity {
     pub binds_low_ports: bool,
 }
 
-/// What a process that listens on these ports must keep: a shard that is started again opens its listeners again.
-pub fn for_ports(ports: impl IntoIterator<Item = u16>) -> CapabilitySet {
+/// Whether the kernel keeps any of these ports from those without `CAP_NET_BIND_SERVICE`.
+pub fn are_any_low(mut ports: impl Iterator<Item = u16>) -> bool {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(UNPRIVILEGED_PORT);
-    if ports.into_iter().any(|port| port < first_free) {
-        CapabilitySet::NET_BIND_SERVICE
-    } else {
-        CapabilitySet::empty()
-    }
+    ports.any(|port| port < first_free)
 }
 
-/// Becomes `account` and gives up all capabilities but `keep`, for good; execve(2) can gain none either. Without an account, root stays
-/// root and keeps all. The error is a sentence that says what to do.
-pub fn renounce(account: Option<&Account>, keep: CapabilitySet) -> Result<Identity, String> {
+/// Becomes `account` and gives up all capabilities, for good, but that to bind low ports if it is to be kept; execve(2) can gain none
+/// either. Without an account, root stays root and keeps all. The error is a sentence that says what to do.
+pub fn renounce(account: Option<&Account>, keep_low_ports: bool) -> Result<Identity, String> {
     rustix::thread::set_no_new_privs(true).map_err(failed("no_new_privs cannot be set"))?;
     if let Some(account) = account {
         // The right to do this goes with the user. Without it the set is of no use either: no_new_privs holds.
@@ -53,6 +49,11 @@ pub fn renounce(account: Option<&Account>, keep: CapabilitySet) -> Result<Identi
         }
     }
     if !geteuid().is_root() {
+        let keep = if keep_low_ports {
+            CapabilitySet::NET_BIND_SERVICE
+        } else {
+            CapabilitySet::empty()
+        };
         keep_only(keep).map_err(failed("the capabilities cannot be given up"))?;
     }
     let held = rustix::thread::capabilities(None)
