@@ -322,8 +322,20 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_leaves_the_port_to_ipv4() {
-        let any = bind((Ipv6Addr::UNSPECIFIED, 0).into()).expect("a free port");
-        assert!(SockRef::from(&any).only_v6().expect("IPv6"));
+        let any: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
+        if TcpListener::bind(any).is_err() {
+            eprintln!("LEFT OUT, for there is no IPv6 here");
+            return;
+        }
+        // Another process may have the port of the other family.
+        for _ in 0..20 {
+            let any = bind(any).expect("a free port");
+            let port = any.local_addr().expect("bound").port();
+            if bind((Ipv4Addr::UNSPECIFIED, port).into()).is_ok() {
+                return;
+            }
+        }
+        panic!("no port is left to IPv4");
     }
 
     #[test]
