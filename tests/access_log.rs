@@ -15,6 +15,7 @@ in_each_mode!(
     hostile_fields_stay_in_their_place,
     own_answers_are_logged,
     answers_that_break_off,
+    tunnels,
     refusals_show_the_host_asked_for,
     refusals_show_the_client_behind_a_trusted_proxy,
     complete_after_a_stop,
@@ -467,7 +468,8 @@ fn last_lines_of_a_shard_that_dies(mode: Mode) {
 }
 
 /// A line tells what the client got of an answer that was not whole, and which server it was.
-fn answers_that_break_off(mode: Mode) {
+/// A proxy whose log has objects, the log, and the one server, which the test plays.
+fn start_with_origin(mode: Mode) -> (Proxy, Origin, PathBuf) {
     let origin = Origin::bind();
     let config = Config::new(mode).key("shutdown_timeout = \"20s\"");
     let path = config.directory().join("access.log");
@@ -478,6 +480,34 @@ fn answers_that_break_off(mode: Mode) {
         ))
         .upstream(&[&origin.address], "retries = 0")
         .start();
+    (proxy, origin, path)
+}
+
+fn tunnels(mode: Mode) {
+    let (proxy, origin, path) = start_with_origin(mode);
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request();
+    upstream
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nearly");
+    client.response_head("GET");
+    client.expect("early");
+    client.send("not counted");
+    upstream.expect("not counted");
+    upstream.send(" and late");
+    client.expect(" and late");
+    drop(upstream);
+    client.expect_end();
+    drop(client);
+    let lines = lines_after_stop(proxy, &path, 1);
+    let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("an object");
+    assert_eq!(line["status"], 101);
+    assert_eq!(line["body_bytes_sent"], "early and late".len());
+}
+
+fn answers_that_break_off(mode: Mode) {
+    let (proxy, origin, path) = start_with_origin(mode);
     let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send("HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\n\r\n");
     client.response_head("GET");

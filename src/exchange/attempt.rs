@@ -284,11 +284,13 @@ fn attempt(
         if !is_sent {
             discard_unsent(&connection);
         }
-        let finish = &start.finish;
+        let finish = &mut start.finish;
         if let Some(early) = &finish.tunnel {
             let _open = Held::new(&lane.counters.tunnels);
             let carrying = tunnel::run(lane, client, &connection.socket, counters, early);
-            if rare(carrying).await {
+            let carried = rare(carrying).await;
+            finish.body_bytes = carried.down;
+            if carried.idle {
                 lane.counters.timeout(TimeoutKind::TunnelIdle).inc();
             }
         }

@@ -86,6 +86,8 @@ struct Way<'a> {
     slot: Slot,
     received: &'a Counter,
     sent: &'a Counter,
+    /// Bytes that it has passed on.
+    carried: Cell<u64>,
     phase: Cell<Phase>,
 }
 
@@ -100,15 +102,23 @@ enum Phase {
     Over,
 }
 
-/// Runs a tunnel. `early` are bytes that the server sent behind its head; the client's early bytes are pending with it. Gives whether
-/// it ended because nothing was carried for too long.
+/// What came of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Carried {
+    /// Bytes sent to the client.
+    pub down: u64,
+    /// It ended because nothing was carried for too long.
+    pub idle: bool,
+}
+
+/// Runs a tunnel. `early` are bytes that the server sent behind its head; the client's early bytes are pending with it.
 pub async fn run(
     lane: &Lane,
     client: &Client,
     server: &Socket,
     counters: &ServerCounters,
     early: &[u8],
-) -> bool {
+) -> Carried {
     let life = Life {
         deadline: &client.deadline,
         sides: [&client.socket, server].map(|socket| Side {
@@ -127,6 +137,7 @@ pub async fn run(
         slot: Slot::Request,
         received: &lane.counters.bytes_in,
         sent: &counters.bytes_out,
+        carried: Cell::new(0),
         phase: Cell::new(Phase::Carrying),
     };
     let down = Way {
@@ -136,6 +147,7 @@ pub async fn run(
         slot: Slot::Response,
         received: &counters.bytes_in,
         sent: &lane.counters.bytes_out,
+        carried: Cell::new(0),
         phase: Cell::new(Phase::Carrying),
     };
     client.leave(lane);
@@ -143,7 +155,7 @@ pub async fn run(
     let mut upward = pin!(copy(lane, &up, &pending));
     let mut downward = pin!(copy(lane, &down, early));
     let mut lingers = false;
-    poll_fn(|cx| {
+    let idle = poll_fn(|cx| {
         for (way, copying) in [(&up, upward.as_mut()), (&down, downward.as_mut())] {
             if way.phase.get() != Phase::Over
                 && let Poll::Ready(end) = copying.poll(cx)
@@ -170,7 +182,11 @@ pub async fn run(
         }
         Poll::Pending
     })
-    .await
+    .await;
+    Carried {
+        down: down.carried.get(),
+        idle,
+    }
 }
 
 /// Why one direction ended.
@@ -240,6 +256,7 @@ async fn send(lane: &Lane, way: &Way<'_>, bytes: &[u8]) -> Result<(), End> {
             }
         })?;
     way.sent.add(bytes.len() as u64);
+    way.carried.set(way.carried.get() + bytes.len() as u64);
     Ok(())
 }
 
