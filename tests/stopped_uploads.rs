@@ -17,6 +17,8 @@ in_each_mode!(
     a_server_that_reads_for_longer_than_it_may_rest,
     a_client_that_reads_last,
     a_body_that_is_refused,
+    a_server_that_breaks_off_before_the_last_piece,
+    a_body_that_may_be_wanted_again,
     an_early_success_waits_no_longer_than_usual_for_the_rest,
 );
 
@@ -215,6 +217,84 @@ fn a_body_that_is_refused(mode: Mode) {
         exchange.client.expect_silence(support::QUIET);
         exchange.expect_rest();
     }
+}
+
+/// What follows the body on the client's connection is the next request, also when the body's end could not be sent.
+fn a_server_that_breaks_off_before_the_last_piece(mode: Mode) {
+    const PIECE: usize = 10_000;
+    const PAGE: usize = 300_000;
+    let origin = Origin::bind();
+    let proxy = Config::new(mode)
+        .tables("[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"64KiB\"")
+        .upstream(&[&origin.address], "")
+        .start();
+    let mut client = Wire::connect_narrow(proxy.addresses[0]);
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        2 * PIECE
+    ));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    client.send(vec![b'x'; PIECE]);
+    upstream.send(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {PAGE}\r\n\r\n{}",
+        "y".repeat(PAGE)
+    ));
+    std::thread::sleep(OVER);
+    // With the piece unread, that is a reset.
+    drop(upstream);
+    std::thread::sleep(support::QUIET);
+    client.send(vec![b'x'; PIECE]);
+    std::thread::sleep(support::QUIET);
+    let body = "GET /body HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.send(format!(
+        "POST /next HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    std::thread::sleep(support::QUIET);
+    let response = client.response("POST");
+    assert_eq!((response.status, response.body.len()), (200, PAGE));
+    client.send(body);
+    let request = origin.accept().request();
+    assert_eq!(
+        (request.method.as_str(), request.target.as_str()),
+        ("POST", "/next")
+    );
+    assert_eq!(request.body, body.as_bytes());
+}
+
+/// An answer whose head is good and whose body is not is none, and another server gets the request with all of its body.
+fn a_body_that_may_be_wanted_again(mode: Mode) {
+    const PIECE: usize = 30_000;
+    let (origin, other) = (Origin::bind_narrow(), Origin::bind());
+    let proxy = Config::new(mode)
+        .key("shards = 1")
+        .upstream(
+            &[&origin.address, &other.address],
+            "policy = \"first\"\nsend_buffer = \"4KiB\"\nretry_body_bytes = \"64KiB\"\nretries = 1",
+        )
+        .start();
+    let mut client = proxy.connect();
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        2 * PIECE
+    ));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    // The second is still to be received when the first cannot be sent.
+    for _ in 0..2 {
+        client.send(vec![b'x'; PIECE]);
+        std::thread::sleep(support::QUIET);
+    }
+    // Both come at once: the answer, and that no more of the body is taken.
+    proxy.suspend();
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n");
+    drop(upstream);
+    proxy.resume();
+    let mut upstream = other.accept();
+    assert_eq!(upstream.request().body.len(), 2 * PIECE);
+    upstream.send(ok("whole"));
+    assert_eq!(client.response("PUT").text(), "whole");
 }
 
 /// The client has the whole answer, which says nothing of an end, and stops in the middle of its body.

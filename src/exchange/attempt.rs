@@ -255,8 +255,7 @@ fn attempt(
         let mut start = Start::default();
         let answered = if uploads {
             request.upload.server = server.id;
-            let spare = &mut course.spare;
-            let both = duplex::run(&answering, request, &connection, &mut start, spare);
+            let both = duplex::run(&answering, request, &connection, &mut start);
             rare(both).await.inspect_err(|fault| {
                 if matches!(fault, Fault::Upload { .. }) {
                     discard_unsent(&connection);

@@ -9,7 +9,6 @@ use std::task::{Poll, ready};
 use super::request::Request;
 use super::response::{Answering, Start};
 use super::retry::Fault;
-use super::spare::Spare;
 use super::upload::UploadError;
 use crate::net::deadline::Slot;
 use crate::upstream::pool::Connection;
@@ -21,7 +20,6 @@ pub(super) async fn run(
     request: &mut Request<'_>,
     connection: &Connection,
     start: &mut Start,
-    spare: &mut Option<Box<Spare>>,
 ) -> Result<(), Fault> {
     let Answering {
         lane,
@@ -40,19 +38,27 @@ pub(super) async fn run(
     } else {
         client.deadline.clear(Slot::Response);
     }
-    let mut upload = pin!(Some(upload.run(answering, &connection.socket, outgoing)));
-    let mut answer = pin!(answering.run(&connection.socket, start, spare));
-    // What the server does not get any more is read all the same: the client may send all of it before it reads the answer.
+    let uploading = async {
+        let sent = upload.run(answering, &connection.socket, outgoing).await;
+        (sent, upload.ended())
+    };
+    let mut upload = pin!(Some(uploading));
+    // An answer is put aside only when the whole body has come.
+    let mut spare = None;
+    let mut answer = pin!(answering.run(&connection.socket, start, &mut spare));
+    // What the server does not get any more is read all the same: the client may send all of it before it reads the answer. Behind the
+    // body's end it would be the next request.
     let mut unwanted = pin!(None);
-    let mut failed = false;
+    let mut rest_is_unwanted = false;
     let mut answered = false;
     poll_fn(|cx| {
         if let Some(under_way) = upload.as_mut().as_pin_mut()
-            && let Poll::Ready(result) = under_way.poll(cx)
+            && let Poll::Ready((sent, ended)) = under_way.poll(cx)
         {
             upload.set(None);
-            failed = result.is_err();
-            match result {
+            let failed = sent.is_err();
+            rest_is_unwanted = failed && !ended;
+            match sent {
                 Ok(()) => answering.uploaded(),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
@@ -86,11 +92,11 @@ pub(super) async fn run(
             let answer = answer.as_mut().poll(cx);
             if upload.is_some() && answering.is_unread() {
                 upload.set(None);
-                failed = true;
+                rest_is_unwanted = true;
             }
-            // Before the head, another attempt may want it.
-            if failed && answering.head_seen.get() {
-                failed = false;
+            // Before the head, and behind one that is no answer after all, another attempt may want it.
+            if rest_is_unwanted && answering.head_seen.get() && answer.is_pending() {
+                rest_is_unwanted = false;
                 client.presence.end(client);
                 unwanted.set(Some(client.discard(lane, usize::MAX)));
             }
