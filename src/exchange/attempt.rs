@@ -50,6 +50,7 @@ pub fn run(lane: &Lane, client: &Client, request: &mut Request<'_>) -> impl Futu
                 Err(fault) => {
                     let again = again(lane, client, request, index, fault, &mut course);
                     next = rare(again).await;
+                    request.upload.forget_waits();
                 }
             }
         };

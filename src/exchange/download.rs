@@ -94,7 +94,9 @@ impl Answering<'_> {
         loop {
             match self.readable(server).await {
                 Ok(()) => {}
-                Err(Failure::Server(FailureKind::ResponseTimeout)) if self.reads_on() => continue,
+                Err(Failure::Server(FailureKind::ResponseTimeout)) if self.reads_on(server) => {
+                    continue;
+                }
                 Err(why) => return Err(why),
             }
             let mut buffer = self.lane.bulk.take();
@@ -110,9 +112,17 @@ impl Answering<'_> {
     /// Whether the server, whose time for more of its body is over, has taken some of the request's body meanwhile: it may end the one
     /// when it has read the other. Its time goes on from there.
     #[cold]
-    fn reads_on(&self) -> bool {
+    fn reads_on(&self, server: &Socket) -> bool {
         let timeout = self.group.response_body_ticks;
         let deadline = &self.client.deadline;
+        let unsent = u32::try_from(server.unsent()).unwrap_or(u32::MAX);
+        let has_taken = match self.unsent.replace(unsent) {
+            0 => unsent > 0,
+            before => unsent < before,
+        };
+        if has_taken {
+            self.uploaded_at.set(deadline.now());
+        }
         let rested = Ticks::between(self.uploaded_at.get(), deadline.now());
         if rested < timeout {
             deadline.set(Slot::Response, timeout.saturating_sub(rested));

@@ -194,6 +194,11 @@ impl Progress {
         }
     }
 
+    /// When there was some last.
+    pub const fn at(&self) -> u32 {
+        self.at
+    }
+
     /// Whether there was none for longer than `stall`.
     pub fn is_overdue(&self, stall: Ticks, now: u32) -> bool {
         Ticks::between(self.at, now) > stall

@@ -88,6 +88,12 @@ impl Upload {
         !self.ended() && Ticks::of(self.waited + waits) > WITHHELD_MAX
     }
 
+    /// A new attempt begins: what its server does has nothing to do with earlier waits.
+    pub const fn forget_waits(&mut self) {
+        self.waited = 0;
+        self.waits_since = None;
+    }
+
     /// Whether a new attempt can send everything again that the last one was sent.
     pub const fn is_repeatable(&self) -> bool {
         !self.spent
@@ -303,6 +309,7 @@ async fn send_rest(
         let (next, count) = take(&mut bytes, sent)?;
         hindrance = next;
         progress.sent(count, deadline.now());
+        answering.uploaded_at.set(progress.at());
     }
     Ok(())
 }
