@@ -421,6 +421,15 @@ fn every_file_in_config_is_valid_and_without_warning() {
 }
 
 #[test]
+fn edge_toml_takes_failing_servers_down() {
+    let config = Config::parse(include_str!("../config/edge.toml"), "edge.toml").expect("valid");
+    for upstream in &config.upstreams {
+        assert!(upstream.health.is_some(), "{}", upstream.name);
+        assert!(upstream.passive.is_some(), "{}", upstream.name);
+    }
+}
+
+#[test]
 fn ringlane_toml_proxies_to_the_demo_origins() {
     let config =
         Config::parse(include_str!("../config/ringlane.toml"), "ringlane.toml").expect("valid");
