@@ -181,6 +181,38 @@ fn check_tells_of_cpus_that_this_machine_lacks() {
     assert!(stderr(&output).contains(refused), "{}", stderr(&output));
 }
 
+/// By `check` as a remark, for the file may be for another machine; by `run` once, with what to do.
+#[test]
+fn a_missing_directory_of_the_access_log_is_told() {
+    let rest = "[[listen]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nserver = [{ address = \"127.0.0.1:1\" }]\n";
+    let there = file("there.log", "").display().to_string();
+    let missing = there.replace("there.log", "not-there/access.log");
+    let with_log = |path: &str| {
+        file(
+            "access-log.toml",
+            &format!("{rest}[access_log]\npath = \"{path}\"\n"),
+        )
+    };
+    for (path, told) in [
+        (missing.as_str(), true),
+        (&there, false),
+        ("access.log", false),
+    ] {
+        let output = ringlane(&["check", "--config", &with_log(path).display().to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let plan = stdout(&output);
+        let row = plan.lines().find(|line| line.starts_with("access log"));
+        let row = row.expect("the access log's row");
+        assert!(row.contains(path), "{row}");
+        let found = row.ends_with("(not here: its directory is missing)");
+        assert_eq!(found, told, "{row}");
+    }
+    let output = ringlane(&["run", "--config", &with_log(&missing).display().to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let refused = format!("access log: {missing}: its directory is missing; make it first");
+    assert!(stderr(&output).contains(&refused), "{}", stderr(&output));
+}
+
 /// What runs is not always what the keys name.
 #[test]
 fn check_tells_of_more_shards_than_cpus_and_of_low_ports() {

@@ -10,7 +10,8 @@ use super::{ConfigFile, WRONG_USE, load};
 
 const AFTER_HELP: &str = "\
 Nothing is bound or connected: whether ports are free and servers answer shows at the start. CPUs that are named and
-that this machine does not have are told of and are no error: the file may be for another machine.
+that this machine does not have, and a directory that the access log lacks, are told of and are no error: the file may
+be for another machine.
 
 Exit code: 0 when the configuration is valid, 2 when it is refused.";
 

@@ -3,6 +3,7 @@
 mod upstream;
 
 use std::fmt::{self, Formatter, Write as _};
+use std::path::Path;
 
 use nix::unistd::geteuid;
 
@@ -216,12 +217,23 @@ fn count(shards: &Shards) -> String {
 }
 
 fn access_log(log: &AccessLog) -> String {
-    let path = log.path.as_ref().map(|path| path.display().to_string());
-    let path = path.unwrap_or_else(|| "standard output".to_owned());
-    format!(
-        "{path}, {} buffered for each shard",
-        Size(log.buffer_bytes as u64)
-    )
+    let buffer = format!("{} buffered for each shard", Size(log.buffer_bytes as u64));
+    let Some(path) = &log.path else {
+        return format!("standard output, {buffer}");
+    };
+    let here = if lacks_directory(path) {
+        " (not here: its directory is missing)"
+    } else {
+        ""
+    };
+    format!("{}, {buffer}{here}", path.display())
+}
+
+/// Whether a file cannot be made for want of its directory. Where it may not be looked at, nobody knows.
+fn lacks_directory(file: &Path) -> bool {
+    let directory = Path::new(".").join(file);
+    let directory = directory.parent().map(Path::try_exists);
+    matches!(directory, Some(Ok(false)))
 }
 
 fn user(config: &Config) -> String {

@@ -326,7 +326,9 @@ impl Writer {
     fn open_again(&mut self) {
         match self.sink.reopen() {
             Ok(()) => tracing::info!(file = self.sink.name(), "access log opened again"),
-            Err(error) => tracing::warn!("not opened again, the old file is kept: {error}"),
+            Err(error) => {
+                tracing::warn!("access log not opened again, the old file is kept: {error}");
+            }
         }
     }
 

@@ -86,10 +86,7 @@ fn open(path: Option<&Path>) -> io::Result<File> {
         return Ok(output.into());
     };
     let named = |why: &dyn std::fmt::Display, error: &io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("access log {}: {why}", path.display()),
-        )
+        io::Error::new(error.kind(), format!("{}: {why}", path.display()))
     };
     let file = OpenOptions::new()
         .append(true)
@@ -102,6 +99,7 @@ fn open(path: Option<&Path>) -> io::Result<File> {
         Some(libc::ENXIO) if is_fifo(path) => {
             named(&"nobody reads this FIFO; start its reader first", &error)
         }
+        Some(libc::ENOENT) => named(&"its directory is missing; make it first", &error),
         _ => named(&error, &error),
     })?;
     rustix::io::ioctl_fionbio(&file, false).map_err(|error| named(&error, &error.into()))?;
