@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sources::rust_files;
-use support::{Config, Mode};
+use support::{Config, Mode, in_each_mode};
 
 const PAGE: &str = include_str!("../docs/status.md");
 
@@ -73,8 +73,8 @@ fn no_document_names_a_metric_that_is_not_there() {
 }
 
 /// Every setting that adds to the status page.
-fn everything() -> Config {
-    Config::new(Mode::Epoll)
+fn everything(mode: Mode) -> Config {
+    Config::new(mode)
         .key("limits.memory = \"256MiB\"")
         .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
         .upstream(
@@ -101,22 +101,55 @@ fn members(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn each_figure_of_the_status_page_is_explained() {
-    let proxy = everything().start();
+/// The names of figures in the first column of the page's tables for `/lb/status`.
+fn figures() -> BTreeSet<&'static str> {
+    let mut figures = BTreeSet::new();
+    let mut in_table = false;
+    for line in PAGE.lines() {
+        if line.starts_with("| `/lb/status` | `/metrics` |") {
+            in_table = true;
+        } else if !line.starts_with('|') {
+            in_table = false;
+        } else if in_table {
+            figures.extend(words(line.split('|').nth(1).unwrap_or_default()));
+        }
+    }
+    figures
+}
+
+/// The words of a text's code.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .flat_map(|code| code.split(|char: char| !char.is_ascii_alphanumeric() && char != '_'))
+        .filter(|word| !word.is_empty())
+}
+
+fn each_figure_of_the_status_page_is_explained(mode: Mode) {
+    let proxy = everything(mode).start();
     support::eventually("the server is down", || proxy.server(0)["state"] == "down");
     let mut names = BTreeSet::new();
     members(&proxy.status(), &mut names);
     assert!(names.contains("queue") && names.contains("result") && names.contains("at"));
-    let explained: BTreeSet<_> = PAGE
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .flat_map(|code| code.split(|char: char| !char.is_ascii_alphanumeric() && char != '_'))
-        .collect();
+    let with_ring = mode == Mode::Uring;
+    assert_eq!(names.contains("cq_lost"), with_ring);
+    let explained: BTreeSet<_> = words(PAGE).collect();
     let silent: Vec<_> = names
         .iter()
         .filter(|name| !explained.contains(name.as_str()))
         .collect();
     assert!(silent.is_empty(), "docs/status.md lacks {silent:?}");
+
+    if with_ring {
+        let figures = figures();
+        assert!(figures.len() > 80, "{figures:?}");
+        let gone: Vec<_> = figures
+            .iter()
+            .filter(|figure| !names.contains(**figure))
+            .collect();
+        assert!(gone.is_empty(), "/lb/status has no {gone:?}");
+    }
 }
+
+in_each_mode!(each_figure_of_the_status_page_is_explained);
