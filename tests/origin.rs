@@ -109,6 +109,27 @@ fn unchunk(mut body: &str) -> String {
 }
 
 #[test]
+fn answers_without_content_have_none() {
+    let (head, body) = get("/status/205");
+    assert!(head.contains("\r\nContent-Length: 0\r\n"), "{head}");
+    assert_eq!(body, "");
+    let answer = ask(b"HEAD /bytes/many HTTP/1.1\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn only_those_who_know_it_get_100() {
+    for (version, expectation) in [("1.0", "100-continue"), ("1.1", "wonders")] {
+        let answer = ask(format!(
+            "POST / HTTP/{version}\r\nConnection: close\r\nExpect: {expectation}\r\nContent-Length: 1\r\n\r\na"
+        )
+        .as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[test]
 fn an_old_client_gets_no_chunks() {
     let answer = ask(b"GET /chunked/5 HTTP/1.0\r\n\r\n");
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");

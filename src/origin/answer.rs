@@ -79,7 +79,7 @@ pub(super) fn page(
     page
 }
 
-/// An answer with this status and its name as text; 204 and 304 have no body (RFC 9110 sections 15.3.5 and 15.4.5).
+/// An answer with this status and its name as text; 204, 205 and 304 have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 pub(super) fn status(status: StatusCode, request: &Request) -> Vec<u8> {
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         let close = if request.keep_alive {
@@ -88,6 +88,9 @@ pub(super) fn status(status: StatusCode, request: &Request) -> Vec<u8> {
             "Connection: close\r\n"
         };
         return format!("HTTP/1.1 {status}\r\n{close}\r\n").into_bytes();
+    }
+    if status == StatusCode::RESET_CONTENT {
+        return page(status, TEXT, b"", request);
     }
     page(status, TEXT, format!("{status}\n").as_bytes(), request)
 }

@@ -118,8 +118,13 @@ impl Request {
             knows_chunked: http11,
             ..Self::plain()
         };
+        let mut lengths = 0;
         for field in head.headers.iter() {
             request.read_field(field)?;
+            lengths += u32::from(field.name.eq_ignore_ascii_case("Content-Length"));
+        }
+        if lengths > 1 {
+            return Err(StatusCode::BAD_REQUEST);
         }
         Ok(Some(request))
     }
@@ -129,7 +134,11 @@ impl Request {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         // Few fields have these lengths: most are skipped without a comparison.
         match field.name.len() {
-            6 if is("Expect") => self.expects_continue = true,
+            // An HTTP/1.0 client knows no 100 (RFC 9110 section 10.1.1), as it knows no chunks.
+            6 if is("Expect") => {
+                self.expects_continue =
+                    self.knows_chunked && field.value.eq_ignore_ascii_case(b"100-continue");
+            }
             10 if is("Connection") && lists(field.value, b"close") => self.keep_alive = false,
             14 if is("Content-Length") && !matches!(self.body, Body::Chunked(_)) => {
                 self.body = Body::Length(decimal(field.value).ok_or(StatusCode::BAD_REQUEST)?);
@@ -390,6 +399,10 @@ mod tests {
             ),
             (
                 "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                StatusCode::BAD_REQUEST,
+            ),
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 0\r\n\r\n",
                 StatusCode::BAD_REQUEST,
             ),
             (
