@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode, ok};
+use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode, left_out, ok};
 
 in_each_mode!(
     localhost,
@@ -64,19 +64,13 @@ fn point(hosts: &Path, address: &str) {
 }
 
 /// The proxy, whose server's name leads to what the file says; `None` where mounting is forbidden.
-fn start_with_hosts(
-    mode: Mode,
-    port: &str,
-    hosts: &Path,
-    config: Config,
-    settings: &str,
-) -> Option<Proxy> {
+fn start_with_hosts(port: &str, hosts: &Path, config: Config, settings: &str) -> Option<Proxy> {
     let mut runner = with_hosts();
     runner.push(hosts.to_str().expect("a path of letters"));
     let mut trial = Command::new(runner[0]);
     trial.args(&runner[1..]).arg("true");
     if !trial.status().is_ok_and(|status| status.success()) {
-        eprintln!("names, {mode:?}: LEFT OUT, for unshare --mount is missing or forbidden here");
+        left_out("names", "unshare --mount is missing or forbidden here");
         return None;
     }
     let named = format!("moving.test:{port}");
@@ -91,8 +85,7 @@ fn a_server_moves(mode: Mode) {
     let config = Config::new(mode);
     let hosts = config.directory().join("hosts");
     point(&hosts, "127.0.0.2");
-    let Some(proxy) =
-        start_with_hosts(mode, port(&old.address), &hosts, config, "resolve = \"1s\"")
+    let Some(proxy) = start_with_hosts(port(&old.address), &hosts, config, "resolve = \"1s\"")
     else {
         return;
     };
@@ -126,7 +119,7 @@ fn every_address_is_a_candidate(mode: Mode) {
     fs::write(&hosts, lines).expect("a file of the test's own");
     let config = config.tables("[admin]\naddress = \"127.0.0.1:0\"");
     let health = "pool = { max_idle = 0 }\nhealth = { interval = \"100ms\", rise = 1 }";
-    let Some(proxy) = start_with_hosts(mode, &port, &hosts, config, health) else {
+    let Some(proxy) = start_with_hosts(&port, &hosts, config, health) else {
         return;
     };
     eventually("the second address is probed", || {

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use nix::unistd::{User, geteuid};
-use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode};
+use support::{Config, Mode, Origin, Proxy, eventually, in_each_mode, left_out};
 
 in_each_mode!(
     everything_is_given_up,
@@ -21,11 +21,11 @@ fn nobody() -> User {
     found.expect("a user `nobody`")
 }
 
-/// Says plainly when the rest of a test is left out.
+/// Says so when the rest of a test is left out.
 fn is_root(test: &str) -> bool {
     let root = geteuid().is_root();
     if !root {
-        eprintln!("{test}: not root, so only the refusal is tested");
+        left_out(test, "becoming another user takes root");
     }
     root
 }
@@ -222,8 +222,11 @@ fn options_that_are_refused_end_the_start() {
 #[test]
 fn options_that_the_user_may_not_set_end_the_start() {
     let test = "options_that_the_user_may_not_set_end_the_start";
-    let (Some(algorithm), true) = (privileged_algorithm(), is_root(test)) else {
-        eprintln!("{test}: left out: no algorithm here is for privileged users alone");
+    if !is_root(test) {
+        return;
+    }
+    let Some(algorithm) = privileged_algorithm() else {
+        left_out(test, "no algorithm here is for privileged users alone");
         return;
     };
     let (status, log) = Config::new(Mode::Epoll)

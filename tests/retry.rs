@@ -6,7 +6,8 @@ mod support;
 use std::process::Command;
 
 use support::{
-    Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, is_in_own_network, ok,
+    Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, is_in_own_network,
+    left_out, ok,
 };
 
 in_each_mode!(
@@ -268,7 +269,8 @@ fn nft(rules: &str) -> bool {
 /// Where an ICMP error came before the timeout that ends a connection, the kernel gives that: "connection refused" does not mean then that
 /// nothing was sent.
 fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
-    if !is_in_own_network("post_on_a_connection_that_a_firewall_ends", mode) {
+    let test = "post_on_a_connection_that_a_firewall_ends";
+    if !is_in_own_network(test, mode) {
         return;
     }
     let chain = |hook| format!("add chain ip t {hook} {{ type filter hook {hook} priority 0; }}");
@@ -277,7 +279,7 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
         chain("input"),
         chain("output")
     )) {
-        eprintln!("retry, {mode:?}: LEFT OUT, for nft is missing or forbidden here");
+        left_out(test, "nft is missing or forbidden here");
         return;
     }
     let (origin, other) = (Origin::bind(), Origin::serve_text("other"));

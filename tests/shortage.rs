@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 use serde_json::Value;
 use support::{
-    Config, Mode, Origin, PATIENCE, Proxy, Served, Wire, eventually, in_each_mode, ok, took_about,
+    Config, Mode, Origin, PATIENCE, Proxy, Served, Wire, eventually, in_each_mode, left_out, ok,
+    took_about,
 };
 
 in_each_mode!(
@@ -256,7 +257,10 @@ fn limit_descriptors(proxy: &Proxy, limit: Option<u64>) -> Option<u64> {
 /// Where rings count as locked memory they get smaller until those of all shards fit, and none fails for what rings before it have left.
 fn little_locked_memory(mode: Mode) {
     if !geteuid().is_root() {
-        eprintln!("not root, so the limit is shared with other tests and cannot be tested");
+        left_out(
+            "little_locked_memory",
+            "without root the limit is shared with other tests",
+        );
         return;
     }
     let served = Origin::serve_text("fine");
@@ -450,7 +454,7 @@ fn has_strace(test: &str) -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !works {
-        eprintln!("{test}: LEFT OUT, for strace is missing or may not trace here");
+        left_out(test, "strace is missing or may not trace here");
     }
     works
 }

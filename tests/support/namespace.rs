@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::Mode;
+use super::{Mode, left_out};
 
 /// Set where a test runs in a namespace of its own.
 const INSIDE: &str = "RINGLANE_TEST_IN_NAMESPACE";
@@ -26,7 +26,7 @@ pub(crate) fn is_in_own_network(test: &str, mode: Mode) -> bool {
         command.output()
     };
     if !unshare(&["true"]).is_ok_and(|output| output.status.success()) {
-        eprintln!("{test}: LEFT OUT, for unshare --net is missing or forbidden here");
+        left_out(test, "unshare --net is missing or forbidden here");
         return false;
     }
     let program = std::env::current_exe().expect("the test's own program");
@@ -38,5 +38,11 @@ pub(crate) fn is_in_own_network(test: &str, mode: Mode) -> bool {
     let passed = output.status.success() && said.contains("1 passed");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(passed, "in the namespace:\n{said}{errors}");
+    let inside = errors
+        .lines()
+        .filter_map(|line| line.split_once(": LEFT OUT, for "));
+    for (test, reason) in inside {
+        left_out(test, reason);
+    }
     false
 }

@@ -200,6 +200,8 @@ impl Drop for Header {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use io_uring::{IoUring, opcode};
 
     use super::*;
@@ -208,7 +210,11 @@ mod tests {
     fn it_tells_what_went_through_the_ring() {
         let (ring, header) = observed(|| IoUring::new(8));
         let (Ok(mut ring), Some(header)) = (ring, header) else {
-            eprintln!("LEFT OUT, for io_uring cannot be had here");
+            let said = writeln!(
+                io::stderr(),
+                "ring: LEFT OUT, for io_uring cannot be had here"
+            );
+            said.expect("tests have a standard error");
             return;
         };
         assert_eq!((header.read(), header.entries()), (Reading::default(), 8));
