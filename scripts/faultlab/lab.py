@@ -37,11 +37,11 @@ def missing():
     if os.geteuid() != 0:
         lacks.append("root, for network namespaces")
     elif not lacks:
-        probe = subprocess.run(["ip", "netns", "add", "rlprobe"], capture_output=True, text=True, check=False)
-        if probe.returncode == 0:
-            subprocess.run(["ip", "netns", "del", "rlprobe"], check=False)
-        else:
-            lacks.append(f"the right to make network namespaces: {probe.stderr.strip()}")
+        try:
+            with Network():
+                pass
+        except Failure as failure:
+            lacks.append(f"the right to make network namespaces, links and filters: {failure}")
     return lacks
 
 
@@ -76,6 +76,15 @@ class Network:
         self.names = {role: f"rl{os.getpid()}{role}" for role in ("client", "proxy", "origin")}
 
     def __enter__(self):
+        try:
+            self.build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def build(self):
+        """Makes all; what was made stays where it fails."""
         for name in self.names.values():
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
@@ -85,7 +94,6 @@ class Network:
             self.nft(role, "add table inet fault")
             for hook in ("input", "output"):
                 self.nft(role, f"add chain inet fault {hook} {{ type filter hook {hook} priority 0; }}")
-        return self
 
     def __exit__(self, *_):
         for name in self.names.values():
