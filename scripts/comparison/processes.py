@@ -36,8 +36,9 @@ class Ports:
 
     def __init__(self):
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
-            self.end = int(file.read().split()[0])
-        self.next = min(21000, self.end - 2000)
+            first = int(file.read().split()[0])
+        # Where outgoing connections take nearly all ports, one that is free now must do.
+        self.next, self.end = (min(21000, first - 2000), first) if first >= 3024 else (21000, 65536)
 
     def take(self):
         """A port that nobody listens on; never the same one twice."""
