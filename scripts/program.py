@@ -18,7 +18,7 @@ def ringlane(given=None, profile="release"):
             sys.exit("FAILED: cargo cannot build ringlane; --binary takes one that is built")
         given = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / profile / "ringlane"
     if not (given.is_file() and os.access(given, os.X_OK)):
-        sys.exit(f"FAILED: {given} is no program: build it with cargo build, or leave --binary out")
+        sys.exit(f"FAILED: {given} is no program: build it with cargo build, or leave the option out")
     return given.resolve()
 
 

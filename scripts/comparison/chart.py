@@ -2,12 +2,12 @@
 
 from xml.sax.saxutils import escape
 
-COLOURS = {"ringlane": "#1f9d76", "nginx": "#5b8def", "haproxy": "#d98c2b", "relay": "#8b949e"}
+COLOURS = {"ringlane": "#1f9d76", "nginx": "#5b8def", "haproxy": "#d98c2b", "relay": "#8b949e", "before": "#a371f7"}
 # Grey that keeps its contrast on white and on near black; the background stays transparent.
 INK = "#768390"
 WIDTH, LABELS, RIGHT = 860, 210, 120
 BAR, GAP, GROUP_GAP, TOP = 15, 3, 20, 74
-ORDER = ("ringlane", "nginx", "haproxy", "relay")
+ORDER = ("ringlane", "nginx", "haproxy", "relay", "before")
 
 
 def draw(cases, summary, conditions):
