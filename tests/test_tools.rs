@@ -4,6 +4,8 @@ mod support;
 
 use std::process::Command;
 
+use support::{Origin, Response, Wire};
+
 /// Set where the test runs itself.
 const AGAIN: &str = "RINGLANE_TEST_LEFT_OUT";
 
@@ -28,4 +30,26 @@ fn a_test_that_is_left_out_says_so_though_it_passes() {
         errors.contains("sample: LEFT OUT, for it is one"),
         "{errors}"
     );
+}
+
+/// RFC 9112 section 8: a message that ends with its connection is whole only where that was closed in good order.
+#[test]
+fn a_reset_is_not_the_end_of_an_answer() {
+    let origin = Origin::bind();
+    let mut client = Wire::connect(origin.address.parse().expect("an address"));
+    let mut server = origin.accept();
+    server.send("HTTP/1.1 200 OK\r\n\r\nhalf");
+    let mut response = Response::read_head(&mut client, "GET").expect("a head");
+    server.reset();
+    assert!(response.read_body(&mut client).is_err());
+}
+
+/// To the proxy it is a server that closes, for which it may answer just what the test expects.
+#[test]
+fn an_origin_that_panics_complains() {
+    let served = Origin::bind().serve(|_| panic!("by design"));
+    let mut client = Wire::connect(served.address.parse().expect("an address"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.expect_close();
+    assert_eq!(served.take_complaints().len(), 1);
 }

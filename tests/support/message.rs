@@ -1,6 +1,6 @@
 //! A strict reader of HTTP/1 messages (RFC 9112), made for tests: it takes only what a well-behaved sender may send.
 
-use super::Wire;
+use super::{End, Wire};
 
 /// Names and values, in order.
 pub(crate) type Fields = Vec<(String, String)>;
@@ -193,7 +193,10 @@ fn body(wire: &mut Wire, framing: Framing) -> Result<(Vec<u8>, Fields), String> 
         Framing::None => Ok((Vec::new(), Vec::new())),
         Framing::Length(length) => Ok((wire.take(length as usize)?, Vec::new())),
         Framing::Chunked => chunked(wire),
-        Framing::Close => Ok((wire.read_to_end().0, Vec::new())),
+        Framing::Close => match wire.read_to_end() {
+            (body, End::Close) => Ok((body, Vec::new())),
+            (body, End::Reset) => Err(format!("reset after {} bytes of a body", body.len())),
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -204,22 +205,25 @@ impl Record {
         while self.wait_for_request(&mut wire) {
             match Request::read(&mut wire) {
                 Ok(request) => {
-                    let response = answer(&request);
+                    let answered = catch_unwind(AssertUnwindSafe(|| answer(&request)));
+                    let Ok(response) = answered else {
+                        // To the proxy this is a server that closes, which may be just what the test expects.
+                        return self.complain(format!("no answer to {request:?}"));
+                    };
                     self.requests.lock().expect("a whole record").push(request);
                     let failed = wire.try_send(&response).is_err();
                     if failed || response.is_empty() || is_last(&response) {
                         return;
                     }
                 }
-                Err(complaint) => {
-                    self.complaints
-                        .lock()
-                        .expect("a whole record")
-                        .push(complaint);
-                    return;
-                }
+                Err(complaint) => return self.complain(complaint),
             }
         }
+    }
+
+    fn complain(&self, complaint: String) {
+        let mut complaints = self.complaints.lock().expect("a whole record");
+        complaints.push(complaint);
     }
 
     fn wait_for_request(&self, wire: &mut Wire) -> bool {
