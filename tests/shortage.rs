@@ -589,8 +589,8 @@ fn sends_that_never_get_memory(mode: Mode) {
         .upstream(&[&served.address], "")
         .start();
     let mut client = proxy.connect();
-    client.send(REQUEST);
     let since = Instant::now();
+    client.send(REQUEST);
     client.read_to_end();
     took_about(since, Duration::from_secs(1));
     let totals = totals(&proxy);

@@ -234,20 +234,21 @@ fn stalled_chunks(mode: Mode) {
 fn idle_client(mode: Mode) {
     let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
     let (mut client, mut upstream) = proxy.reach(&origin);
+    let since = Instant::now();
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
-    let since = Instant::now();
     client.expect_close(); // without a 408: nothing was asked
     took_about(since, SET);
 }
 
-/// A client with one exchange behind it, on a proxy on which no other timeout is near.
-fn at_rest(mode: Mode) -> (Proxy, Wire) {
+/// A client with one exchange behind it, on a proxy on which no other timeout is near, and a time before it came to rest.
+fn at_rest(mode: Mode) -> (Proxy, Wire, Instant) {
     let (proxy, origin) = start(mode, "keep_alive = \"500ms\"", "");
     let (mut client, mut upstream) = proxy.reach(&origin);
+    let since = Instant::now();
     upstream.send(ok("fine"));
     assert_eq!(client.response("GET").text(), "fine");
-    (proxy, client)
+    (proxy, client, since)
 }
 
 /// Old clients send one that Content-Length does not count. Nothing was asked, so nothing is answered (RFC 9112 section 2.2).
@@ -257,17 +258,16 @@ fn empty_line_behind_a_request(mode: Mode) {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n");
     let mut upstream = origin.accept();
     assert_eq!(upstream.request().body, b"abc");
+    let since = Instant::now();
     upstream.send(ok("fine"));
     assert_eq!(client.response("POST").text(), "fine");
-    let since = Instant::now();
     client.expect_close();
     took_about(since, SET);
 }
 
-/// Sends these bytes again and again; the connection must end at its time all the same, without an answer.
+/// Sends these bytes again and again; the connection must end at its time all the same, about [`SET`] after `since`, without an answer.
 #[track_caller]
-fn expect_silent_end(client: &mut Wire, again: &[&str]) {
-    let since = Instant::now();
+fn expect_silent_end(client: &mut Wire, again: &[&str], since: Instant) {
     let mut parts = again.iter().cycle().take(400);
     let ended = parts.any(|part| {
         client.try_send(part).is_err()
@@ -279,15 +279,14 @@ fn expect_silent_end(client: &mut Wire, again: &[&str]) {
 }
 
 fn empty_lines_at_rest(mode: Mode) {
-    let (_proxy, mut client) = at_rest(mode);
-    expect_silent_end(&mut client, &["\r\n"]);
+    let (_proxy, mut client, since) = at_rest(mode);
+    expect_silent_end(&mut client, &["\r\n"], since);
 }
 
 fn halves_of_empty_lines(mode: Mode) {
-    let (_proxy, mut client) = at_rest(mode);
-    expect_silent_end(&mut client, &["\r", "\n"]);
-    let (_proxy, mut client) = at_rest(mode);
-    let since = Instant::now();
+    let (_proxy, mut client, since) = at_rest(mode);
+    expect_silent_end(&mut client, &["\r", "\n"], since);
+    let (_proxy, mut client, since) = at_rest(mode);
     client.send("\r");
     client.expect_close();
     took_about(since, SET);
@@ -295,14 +294,14 @@ fn halves_of_empty_lines(mode: Mode) {
 
 fn empty_lines_before_a_first_head(mode: Mode) {
     let (proxy, _origin) = start(mode, "client_header = \"500ms\"", "");
-    expect_silent_end(&mut proxy.connect(), &["\r\n"]);
+    let since = Instant::now();
+    expect_silent_end(&mut proxy.connect(), &["\r\n"], since);
 }
 
 /// More than a head may have, and not in whole lines, as fast as they are taken.
 fn flood_of_empty_lines(mode: Mode) {
-    let (proxy, mut client) = at_rest(mode);
+    let (proxy, mut client, since) = at_rest(mode);
     let before = proxy.resident();
-    let since = Instant::now();
     let lines = "\r\n".repeat(100_000);
     let mut most = 0;
     while client.try_send(&lines).is_ok() {

@@ -131,13 +131,13 @@ pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-/// Asserts that what began at `start` took about `expected`: not less than four fifths of it, and not two seconds more
-/// (timeouts are found by a sweep a few times a second).
+/// Asserts that what began at `start`, or after it, took about `expected`: at most a tick less, by which a shard that gets no CPU for a
+/// moment may be early, and not two seconds more (timeouts are found by a sweep a few times a second).
 #[track_caller]
 pub(crate) fn took_about(start: Instant, expected: Duration) {
     let took = start.elapsed();
     assert!(
-        took >= expected * 4 / 5,
+        took + Duration::from_millis(100) >= expected,
         "too early: after {took:?}, expected {expected:?}"
     );
     assert!(
