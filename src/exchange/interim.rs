@@ -52,9 +52,10 @@ impl Answering<'_> {
         self.client.presence.release(held);
         // The client may have begun its body meanwhile, without 100: the server's time has stopped.
         let left = left.filter(|_| awaited == self.client.awaits_continue.get());
-        // The request's body may have ended meanwhile, which sets the deadline, and the send have cleared it.
-        let ended = || (!self.uploading()).then_some(self.group.response_header_ticks);
-        if let Some(left) = left.or_else(ended) {
+        // The request's body may have ended or failed meanwhile, which sets the deadline, and the send have cleared it.
+        let is_over = !self.uploading() || !self.wants_rest.get();
+        let whole = || is_over.then_some(self.group.response_header_ticks);
+        if let Some(left) = left.or_else(whole) {
             deadline.set(Slot::Response, left);
         }
         Ok(())
