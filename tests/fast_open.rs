@@ -6,11 +6,12 @@ mod support;
 
 use std::process::Command;
 
-use support::{Config, Mode, Origin, in_each_mode, is_in_own_network, ok};
+use support::{Config, Mode, Origin, in_each_mode, is_in_own_network, left_out, nft, ok};
 
 in_each_mode!(
     a_server_that_refuses_is_left_for_another,
     an_address_that_refuses_is_left_for_the_next,
+    post_on_a_connection_that_a_firewall_ends,
 );
 
 /// Both directions, and for listeners that do not ask for it (ip-sysctl, `tcp_fastopen`). Packets are as long as on Ethernet: a SYN does not
@@ -100,4 +101,52 @@ fn an_address_that_refuses_is_left_for_the_next(mode: Mode) {
         assert_eq!(client.get("/").text(), "second");
     }
     drop(second);
+}
+
+/// As in `retry.rs`: what the server has acted on is not sent again, though the connection was begun with it.
+fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
+    const LENGTH: usize = 8000;
+    let test = "post_on_a_connection_that_a_firewall_ends";
+    if !is_in_own_network(test, mode) {
+        return;
+    }
+    set_up();
+    let chain = |hook| format!("add chain ip t {hook} {{ type filter hook {hook} priority 0; }}");
+    if !nft(&format!(
+        "add table ip t; {}; {}",
+        chain("input"),
+        chain("output")
+    )) {
+        left_out(test, "nft is missing or forbidden here");
+        return;
+    }
+    let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
+    let port = origin.address.rsplit(':').next().expect("a port");
+    let proxy = Config::new(mode)
+        .upstream(
+            &[&origin.address, &other.address],
+            "policy = \"first\"\nfast_open = true\ntcp_user_timeout = \"2s\"\npool = { max_idle = 0 }",
+        )
+        .start();
+    for _ in 0..2 {
+        let (mut client, mut upstream) = proxy.reach(&origin);
+        upstream.send(ok("first"));
+        assert_eq!(client.response("GET").text(), "first");
+    }
+    let acknowledgements = "tcp flags & (syn | ack) == ack";
+    assert!(nft(&format!(
+        "add rule ip t output tcp sport {port} {acknowledgements} drop"
+    )));
+    let mut client = proxy.connect();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n{}",
+        "x".repeat(LENGTH)
+    ));
+    let mut upstream = origin.accept();
+    assert_eq!(upstream.request().body.len(), LENGTH, "it is acted on");
+    assert!(nft(&format!(
+        "add rule ip t input tcp dport {port} reject with icmp type port-unreachable"
+    )));
+    let answer = client.response("POST");
+    assert_eq!((answer.status, other.requests().len()), (502, 0));
 }

@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::process::Command;
-
 use support::{
     Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, is_in_own_network,
-    left_out, ok,
+    left_out, nft, ok,
 };
 
 in_each_mode!(
@@ -259,11 +257,6 @@ fn another_server_is_not_sent_more_connections_than_it_may_have(mode: Mode) {
     idle.send(ok("again"));
     assert_eq!(client.response("GET").text(), "again");
     other.expect_nobody();
-}
-
-fn nft(rules: &str) -> bool {
-    let status = Command::new("nft").arg(rules).status();
-    status.is_ok_and(|status| status.success())
 }
 
 /// Where an ICMP error came before the timeout that ends a connection, the kernel gives that: "connection refused" does not mean then that

@@ -235,7 +235,7 @@ fn attempt(
                 return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
             }
             // Of a request that is longer than what the SYN takes.
-            Err(TransferError::Refused) if connection.promised.is_some() => {
+            Err(TransferError::Refused) if connection.may_be_refused() => {
                 let fault = Fault::Answer(Failure::Refused);
                 return Err(unanswered(fault, group, index, &connection));
             }
@@ -332,12 +332,12 @@ fn unanswered(fault: Fault, group: &Group, index: usize, connection: &Connection
     {
         group.not_connected(index, tried);
     }
-    match (fault, connection.promised) {
-        (Fault::Answer(Failure::Refused), Some(_)) => {
+    match fault {
+        Fault::Answer(Failure::Refused) if connection.may_be_refused() => {
             group.failed(index, FailureKind::ConnectRefused);
             Fault::Answer(Failure::Connect(FailureKind::ConnectRefused))
         }
-        (Fault::Answer(Failure::Refused), None) => Fault::Answer(Failure::NoAnswer),
-        (fault, _) => fault,
+        Fault::Answer(Failure::Refused) => Fault::Answer(Failure::NoAnswer),
+        fault => fault,
     }
 }

@@ -177,6 +177,25 @@ impl Socket {
         }
     }
 
+    /// Whether the peer has acknowledged bytes that were sent (`TCP_INFO`, tcp(7)).
+    pub fn has_delivered(&self) -> bool {
+        // Of tcpi_bytes_acked in linux/tcp.h, which the libc crate does not have.
+        const AT: usize = 120;
+        let mut info = [0_u8; AT + size_of::<u64>()];
+        let mut len = info.len() as libc::socklen_t;
+        // SAFETY: the kernel writes `len` bytes at most, for which `info` has room.
+        let result = unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        result == 0 && info[AT..].iter().any(|byte| *byte > 0)
+    }
+
     /// Waits until a receive would not block. May be dropped at any time.
     #[inline]
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + '_ {

@@ -46,3 +46,9 @@ pub(crate) fn is_in_own_network(test: &str, mode: Mode) -> bool {
     }
     false
 }
+
+/// Adds these rules of nft(8). False where it is missing or forbidden.
+pub(crate) fn nft(rules: &str) -> bool {
+    let status = Command::new("nft").arg(rules).status();
+    status.is_ok_and(|status| status.success())
+}
