@@ -1,6 +1,5 @@
 //! An answer that was put aside while other servers are asked for a better one.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::client::{After, Client};
@@ -9,7 +8,7 @@ use super::lane::Lane;
 use super::request::Request;
 use super::response::{Answering, Start};
 use super::retry::{Course, Fault};
-use crate::telemetry::counters::ShardCounters;
+use crate::telemetry::counters::Tally;
 use crate::upstream::group::Group;
 use crate::upstream::pool::Connection;
 
@@ -27,7 +26,7 @@ pub(super) struct Spare {
     /// The tick from which on it was not read.
     since: u32,
     /// While the rest of it is still to come.
-    running: Option<Running>,
+    running: Option<Tally>,
 }
 
 impl Spare {
@@ -44,7 +43,10 @@ impl Spare {
             connection,
             reset: answering.reset.get(),
             since: answering.client.deadline.now(),
-            running: is_under_way.then(|| Running::new(answering.lane, answering.server.id)),
+            running: is_under_way.then(|| {
+                let counters = &answering.lane.counters;
+                Tally::new(counters, answering.server.id, |server| &server.active)
+            }),
         }
     }
 
@@ -97,29 +99,5 @@ impl Spare {
         lane.give(self.start.into_buffer());
         drop(self.running);
         group.release();
-    }
-}
-
-/// One more exchange that runs on a server, for as long as it lives.
-#[derive(Debug)]
-struct Running {
-    counters: Arc<ShardCounters>,
-    server: usize,
-}
-
-impl Running {
-    /// Counts one to the server with this flat index.
-    fn new(lane: &Lane, server: usize) -> Self {
-        lane.server(server).active.inc();
-        Self {
-            counters: Arc::clone(&lane.counters),
-            server,
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.counters.servers[self.server].active.dec();
     }
 }

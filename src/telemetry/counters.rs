@@ -60,6 +60,36 @@ impl Gauge {
     }
 }
 
+/// One more of what a gauge of a server shows, for as long as it lives.
+#[derive(Debug)]
+pub struct Tally {
+    counters: Arc<ShardCounters>,
+    server: usize,
+    gauge: fn(&ServerCounters) -> &Gauge,
+}
+
+impl Tally {
+    /// Counts one to the server with this flat index.
+    pub fn new(
+        counters: &Arc<ShardCounters>,
+        server: usize,
+        gauge: fn(&ServerCounters) -> &Gauge,
+    ) -> Self {
+        gauge(&counters.servers[server]).inc();
+        Self {
+            counters: Arc::clone(counters),
+            server,
+            gauge,
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        (self.gauge)(&self.counters.servers[self.server]).dec();
+    }
+}
+
 /// Counters by status class.
 #[derive(Debug, Default)]
 pub struct StatusClasses([Counter; Self::COUNT]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::load::{InFlight, Room};
 use super::place::{Addresses, Attempt, Choice, Places};
-use super::pool::{Connection, Open, Pool};
+use super::pool::{Connection, Pool};
 use super::queue::Queue;
 use super::sticky::{Bond, Sticky};
 use super::watch::{Source, Watch};
@@ -23,7 +23,7 @@ use crate::net::deadline::{Deadline, Ticks};
 use crate::net::descriptors::is_exhaustion;
 use crate::net::roster::Roster;
 use crate::net::source::{Sources, is_out_of_ports};
-use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters};
+use crate::telemetry::counters::{AllCounters, FailureKind, ShardCounters, Tally};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -367,7 +367,7 @@ impl Group {
         // The server may move while the connection is made.
         let birth = server.pool.birth(deadline.now());
         // Counted before it is there, so that nobody else takes its place meanwhile.
-        let open = Open::new(&self.counters, server.id);
+        let open = Tally::new(&self.counters, server.id, |server| &server.open);
         let (mut failed, mut ours) = (None, None);
         for index in server.choice.order(addresses.len()) {
             let attempt = server.choice.begin(&addresses, index);

@@ -2,38 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::place::Attempt;
 use crate::config;
 use crate::net::deadline::Ticks;
 use crate::net::roster::Listed;
 use crate::net::socket::Peek;
-use crate::telemetry::counters::ShardCounters;
-
-/// One more open connection to a server, for as long as it lives.
-#[derive(Debug)]
-pub struct Open {
-    counters: Arc<ShardCounters>,
-    server: usize,
-}
-
-impl Open {
-    /// Counts one to the server with this flat index.
-    pub fn new(counters: &Arc<ShardCounters>, server: usize) -> Self {
-        counters.servers[server].open.inc();
-        Self {
-            counters: Arc::clone(counters),
-            server,
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.counters.servers[self.server].open.dec();
-    }
-}
+use crate::telemetry::counters::Tally;
 
 /// When a connection was begun, and to which of its server's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +27,12 @@ pub struct Connection {
     birth: Birth,
     /// Requests sent on it.
     requests: u64,
-    _open: Open,
+    _open: Tally,
 }
 
 impl Connection {
     /// A connection that has come about, or is begun with its first bytes.
-    pub const fn new(socket: Listed, promised: Option<Attempt>, birth: Birth, open: Open) -> Self {
+    pub const fn new(socket: Listed, promised: Option<Attempt>, birth: Birth, open: Tally) -> Self {
         Self {
             socket,
             promised,
@@ -242,6 +217,7 @@ impl Pool {
 mod tests {
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use monoio::{LegacyDriver, RuntimeBuilder};
@@ -249,6 +225,7 @@ mod tests {
     use super::*;
     use crate::net::roster::Roster;
     use crate::net::socket::Socket;
+    use crate::telemetry::counters::ShardCounters;
 
     /// A pool, and connections to put into it. Sockets need a runtime.
     struct Fixture {
@@ -283,7 +260,12 @@ mod tests {
             self.peers.borrow_mut().push(theirs);
             let socket = Socket::new(ours.into()).expect("a socket");
             let socket = Rc::<Roster>::default().enter(socket);
-            let connection = Connection::new(socket, None, birth, Open::new(&self.counters, 0));
+            let connection = Connection::new(
+                socket,
+                None,
+                birth,
+                Tally::new(&self.counters, 0, |server| &server.open),
+            );
             self.pool.put(Box::new(connection), now);
         }
 
