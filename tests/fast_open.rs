@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{Config, Mode, Origin, in_each_mode, is_in_own_network, left_out, nft, ok};
+use support::{Config, Firewall, Mode, Origin, in_each_mode, is_in_own_network, ok};
 
 in_each_mode!(
     a_server_that_refuses_is_left_for_another,
@@ -111,15 +111,9 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
         return;
     }
     set_up();
-    let chain = |hook| format!("add chain ip t {hook} {{ type filter hook {hook} priority 0; }}");
-    if !nft(&format!(
-        "add table ip t; {}; {}",
-        chain("input"),
-        chain("output")
-    )) {
-        left_out(test, "nft is missing or forbidden here");
+    let Some(firewall) = Firewall::raise(test) else {
         return;
-    }
+    };
     let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
     let port = origin.address.rsplit(':').next().expect("a port");
     let proxy = Config::new(mode)
@@ -134,9 +128,7 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
         assert_eq!(client.response("GET").text(), "first");
     }
     let acknowledgements = "tcp flags & (syn | ack) == ack";
-    assert!(nft(&format!(
-        "add rule ip t output tcp sport {port} {acknowledgements} drop"
-    )));
+    firewall.add(&format!("output tcp sport {port} {acknowledgements} drop"));
     let mut client = proxy.connect();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n{}",
@@ -144,9 +136,9 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
     ));
     let mut upstream = origin.accept();
     assert_eq!(upstream.request().body.len(), LENGTH, "it is acted on");
-    assert!(nft(&format!(
-        "add rule ip t input tcp dport {port} reject with icmp type port-unreachable"
-    )));
+    firewall.add(&format!(
+        "input tcp dport {port} reject with icmp type port-unreachable"
+    ));
     let answer = client.response("POST");
     assert_eq!((answer.status, other.requests().len()), (502, 0));
 }

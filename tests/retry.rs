@@ -4,8 +4,8 @@
 mod support;
 
 use support::{
-    Config, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode, is_in_own_network,
-    left_out, nft, ok,
+    Config, Firewall, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode,
+    is_in_own_network, ok,
 };
 
 in_each_mode!(
@@ -266,15 +266,9 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
     if !is_in_own_network(test, mode) {
         return;
     }
-    let chain = |hook| format!("add chain ip t {hook} {{ type filter hook {hook} priority 0; }}");
-    if !nft(&format!(
-        "add table ip t; {}; {}",
-        chain("input"),
-        chain("output")
-    )) {
-        left_out(test, "nft is missing or forbidden here");
+    let Some(firewall) = Firewall::raise(test) else {
         return;
-    }
+    };
     let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
     let port = origin.address.rsplit(':').next().expect("a port");
     let proxy = Config::new(mode)
@@ -286,12 +280,12 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
     let (mut client, mut upstream) = proxy.reach(&origin);
     upstream.send(ok("first"));
     assert_eq!(client.response("GET").text(), "first");
-    assert!(nft(&format!("add rule ip t output tcp sport {port} drop")));
+    firewall.add(&format!("output tcp sport {port} drop"));
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(upstream.request().body, b"hi", "it is acted on");
-    assert!(nft(&format!(
-        "add rule ip t input tcp dport {port} reject with icmp type port-unreachable"
-    )));
+    firewall.add(&format!(
+        "input tcp dport {port} reject with icmp type port-unreachable"
+    ));
     let answer = client.response("POST");
     assert_eq!((answer.status, other.requests().len()), (502, 0));
 }

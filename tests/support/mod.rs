@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub(crate) use message::{Framing, Head, Request, Response, field_values, last, ok};
-pub(crate) use namespace::{is_in_own_network, nft};
+pub(crate) use namespace::{Firewall, is_in_own_network};
 pub(crate) use origin::{Origin, Served};
 pub(crate) use patient::Patient;
 pub(crate) use proxy::{Config, Proxy};

@@ -47,8 +47,34 @@ pub(crate) fn is_in_own_network(test: &str, mode: Mode) -> bool {
     false
 }
 
-/// Adds these rules of nft(8). False where it is missing or forbidden.
-pub(crate) fn nft(rules: &str) -> bool {
+/// Rules for the packets of a namespace (nft(8)).
+pub(crate) struct Firewall {
+    table: &'static str,
+}
+
+impl Firewall {
+    /// One without rules; `None`, and it is said, where that is not possible.
+    pub(crate) fn raise(test: &str) -> Option<Self> {
+        let table = "ip t";
+        let chain =
+            |hook| format!("add chain {table} {hook} {{ type filter hook {hook} priority 0; }}");
+        let chains = ["input", "output"].map(chain).join("; ");
+        if nft(&format!("add table {table}; {chains}")) {
+            return Some(Self { table });
+        }
+        left_out(test, "nft is missing or forbidden here");
+        None
+    }
+
+    /// Adds a rule to the chain `input` or `output`, which it begins with.
+    #[track_caller]
+    pub(crate) fn add(&self, rule: &str) {
+        let added = nft(&format!("add rule {} {rule}", self.table));
+        assert!(added, "{rule}");
+    }
+}
+
+fn nft(rules: &str) -> bool {
     let status = Command::new("nft").arg(rules).status();
     status.is_ok_and(|status| status.success())
 }
