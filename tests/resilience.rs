@@ -146,6 +146,10 @@ fn origins_that_misbehave(mode: Mode) {
             "retries = 0\nresponse_header_timeout = \"300ms\"\npool = { max_idle = 0 }",
         )
         .start();
+    // Its shard has all that it needs once it has answered.
+    let mut first = proxy.connect();
+    first.send("?\r\n\r\n");
+    first.read_to_end();
     let descriptors = proxy.descriptors();
     for number in 0..300 {
         let mut client = proxy.connect();

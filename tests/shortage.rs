@@ -90,10 +90,14 @@ fn descriptors_of_upstream_connections(mode: Mode) {
             "passive = { fall = 1, max_ejected = 100 }",
         )
         .start();
-    let room = 128 - 16 - proxy.descriptors();
-    let mut clients: Vec<Wire> = (0..room - 4).map(|_| proxy.connect()).collect();
-    eventually("all are in", || {
-        totals(&proxy)["connections"].as_u64() == Some(room as u64 - 4)
+    // When the last one is refused it is known how many there is room for: the first ones.
+    let mut clients: Vec<Wire> = (0..128).map(|_| proxy.connect()).collect();
+    assert_eq!(clients[127].response("GET").status, 503);
+    let room = totals(&proxy)["connections"].as_u64().unwrap_or(0);
+    assert!((64..128).contains(&room), "{room} connections");
+    clients.truncate(room as usize - 4);
+    eventually("four have left", || {
+        totals(&proxy)["connections"].as_u64() == Some(room - 4)
     });
     for client in &mut clients {
         client.send(REQUEST);
@@ -129,6 +133,9 @@ fn descriptors_of_clients_that_have_finished(mode: Mode) {
         .tables(ADMIN)
         .upstream(&[&served.address], "")
         .start();
+    // What serves has opened what it needs.
+    assert_eq!(proxy.get("/").body.len(), LENGTH);
+    totals(&proxy);
     // For each of them and its connection to the server, and no more.
     let count = (128 - 16 - proxy.descriptors()) / 2 - 2;
     let mut clients: Vec<Wire> = (0..count)
