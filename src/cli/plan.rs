@@ -39,17 +39,17 @@ impl Plan<'_> {
             }
             _ => "pinned",
         };
-        let mode = match io.mode {
-            IoMode::Auto => "io_uring if possible, else epoll",
-            IoMode::Uring => "io_uring",
-            IoMode::Epoll => "epoll",
-        };
         row(f, "shards", &format!("{}, {pin}", count(shards)))?;
         let ring = format!(
             "{} ring entries, {} accepts outstanding",
             io.ring_entries, io.accepts
         );
-        row(f, "io", &format!("{mode}; {ring}"))?;
+        let io = match io.mode {
+            IoMode::Auto => format!("io_uring if possible, else epoll; {ring}"),
+            IoMode::Uring => format!("io_uring; {ring}"),
+            IoMode::Epoll => "epoll".to_owned(),
+        };
+        row(f, "io", &io)?;
         row(f, "user", &user(self.0))
     }
 

@@ -91,7 +91,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
     Config {
         shards: shards(root, complaints),
         pin: root.flag("pin"),
-        io: io(root),
+        io: io(root, complaints),
         shutdown_timeout: root.duration("shutdown_timeout"),
         account: account::account(root, complaints),
         log: log(&root.table("log")),
@@ -130,7 +130,14 @@ fn shards(root: &Reader<'_>, complaints: &Complaints<'_>) -> Shards {
     }
 }
 
-fn io(root: &Reader<'_>) -> Io {
+fn io(root: &Reader<'_>, complaints: &Complaints<'_>) -> Io {
+    let of_rings = ["ring_entries", "accepts"];
+    for key in of_rings.into_iter().filter(|key| root.changes(key)) {
+        if root.choice("io") == "epoll" {
+            let flaw = Flaw::new(format!("{key} never acts: io = \"epoll\""));
+            complaints.warning(&root.span_of(key), flaw);
+        }
+    }
     Io {
         mode: match root.choice("io") {
             "uring" => IoMode::Uring,

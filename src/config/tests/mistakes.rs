@@ -140,6 +140,10 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
         "limits.head = \"2MiB\"",
         "error 1: head is 2MiB; it takes \"1KiB\" to \"1MiB\"",
     ),
+    (
+        "accepts = 16\nio = \"epoll\"",
+        "warning 1: accepts never acts: io = \"epoll\"",
+    ),
     ("limits.uri = \"32KiB\"", "warning 1: uri never acts"),
     (
         "[rate_limit]\nrequests = 1\nperiod = \"1h\"\nburst = 8761",
