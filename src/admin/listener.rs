@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use super::connection::{Limits, Server};
 use super::http::{Answer, HEAD_BYTES_MAX, Request};
+use crate::net::listener::unbound;
 
 /// A connection's thread needs little: the pages are on the heap.
 const STACK_BYTES: usize = 256 * 1024;
@@ -22,14 +23,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait for the accepting thread.
 const BACKLOG: i32 = 128;
 
-/// Opens the socket, which takes no IPv4 clients on an IPv6 address. The error names the address.
+/// Opens the socket. The error names the address.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
+        let socket = unbound(address)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
@@ -324,6 +321,7 @@ mod tests {
     fn an_ipv6_address_leaves_the_port_to_ipv4() {
         let any: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
         if TcpListener::bind(any).is_err() {
+            // Not eprintln!: what that writes in a test that passes is never seen.
             let said = writeln!(io::stderr(), "admin: LEFT OUT, for there is no IPv6 here");
             said.expect("tests have a standard error");
             return;

@@ -122,8 +122,9 @@ pub fn is_shared(address: SocketAddr) -> bool {
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// A socket that can be bound to this address beside connections that linger there in `TIME_WAIT`, but beside no listener.
-fn unbound(address: SocketAddr) -> io::Result<RawSocket> {
+/// A TCP socket that can be bound to this address beside connections that linger there in `TIME_WAIT`, but beside no listener. It takes
+/// no IPv4 clients on an IPv6 address.
+pub fn unbound(address: SocketAddr) -> io::Result<RawSocket> {
     let domain = Domain::for_address(address);
     let socket = RawSocket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

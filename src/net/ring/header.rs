@@ -210,6 +210,7 @@ mod tests {
     fn it_tells_what_went_through_the_ring() {
         let (ring, header) = observed(|| IoUring::new(8));
         let (Ok(mut ring), Some(header)) = (ring, header) else {
+            // Not eprintln!: what that writes in a test that passes is never seen.
             let said = writeln!(
                 io::stderr(),
                 "ring: LEFT OUT, for io_uring cannot be had here"
