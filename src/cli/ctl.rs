@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{Client, STRANGE};
+use super::client::STRANGE;
 use super::place::Place;
 use super::{WRONG_USE, say};
 use crate::config::{Admin, Token, read_token};
@@ -112,15 +112,15 @@ pub(super) fn run(args: &CtlArgs) -> ExitCode {
 
 /// What to print.
 fn obey(args: &CtlArgs) -> Result<String, Failure> {
-    let admin = args.place.configured().map_err(Failure::Use)?;
-    let client = args.place.client(admin.as_ref()).map_err(Failure::Use)?;
     let (server, order) = match &args.command {
-        Command::Status { json } => return show(&client, *json),
+        Command::Status { json } => return show(&args.place, *json),
         Command::Drain(server) => (server, json!({"state": "drain"})),
         Command::Down(server) => (server, json!({"state": "down"})),
         Command::Up(server) => (server, json!({"state": "up"})),
         Command::Weight { server, weight } => (server, json!({"weight": weight})),
     };
+    let admin = args.place.configured().map_err(Failure::Use)?;
+    let client = args.place.client(admin.as_ref()).map_err(Failure::Use)?;
     let token = token(args.token_file.as_deref(), admin)?;
     let path = format!(
         "/lb/servers/{}/{}",
@@ -154,7 +154,8 @@ fn is_carried_out(order: &Value, page: &Value) -> bool {
     }
 }
 
-fn show(client: &Client, json: bool) -> Result<String, Failure> {
+fn show(place: &Place, json: bool) -> Result<String, Failure> {
+    let client = place.reader().map_err(Failure::Use)?;
     let (status, text) = client.status().map_err(Failure::Proxy)?;
     Ok(if json { text } else { status::page(&status) })
 }
