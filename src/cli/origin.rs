@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use crate::origin;
 use clap::Args;
+
+use super::say;
+use crate::origin;
 
 const AFTER_HELP: &str = "\
 Paths:
@@ -41,7 +43,7 @@ pub(super) fn run(args: &OriginArgs) -> ExitCode {
             thread::park();
         },
         Err(error) => {
-            eprintln!("ringlane origin: {error}");
+            say(&format!("ringlane origin: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -59,7 +61,8 @@ fn start(args: &OriginArgs) -> io::Result<()> {
         .map(|(index, &address)| (address, name(index)))
         .collect();
     for address in origin::spawn_all(origins, args.cpu)? {
-        writeln!(io::stdout(), "listening on http://{address}")?;
+        // They run as well without somebody to tell.
+        let _ = writeln!(io::stdout(), "listening on http://{address}");
     }
     Ok(())
 }

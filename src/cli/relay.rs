@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use crate::relay;
 use clap::Args;
+
+use super::say;
+use crate::relay;
 
 /// Options of `ringlane relay`.
 #[derive(Args, Debug)]
@@ -33,7 +35,7 @@ pub(super) fn run(args: &RelayArgs) -> ExitCode {
             }
         }
         Err(error) => {
-            eprintln!("ringlane relay: {error}");
+            say(&format!("ringlane relay: {error}"));
             ExitCode::FAILURE
         }
     }
