@@ -99,7 +99,7 @@ impl Client {
                 Ok(None) => {}
                 Err(status) => {
                     let refused = Request {
-                        head_only: self.input.unread().starts_with(b"HEAD "),
+                        head_only: self.input.unread().trim_ascii_start().starts_with(b"HEAD "),
                         keep_alive: false,
                         ..Request::plain()
                     };
