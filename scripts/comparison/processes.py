@@ -32,7 +32,7 @@ def raise_descriptor_limit(wanted):
 
 
 class Ports:
-    """Free TCP ports of 127.0.0.1, below those that outgoing connections take."""
+    """Free TCP ports of 127.0.0.1, below those that outgoing connections take, where there is room below."""
 
     def __init__(self):
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
