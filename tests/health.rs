@@ -24,8 +24,6 @@ in_each_mode!(
     failed_requests_eject_a_server,
     failure_statuses_eject_a_server,
     slow_answers_eject_a_server,
-    bodies_that_do_not_come_eject_no_server,
-    without_a_body_none_is_missing,
     an_idle_connection_that_closes_is_no_failure,
     no_client_sees_a_killed_server,
 );
@@ -338,58 +336,6 @@ fn slow_answers_eject_a_server(mode: Mode) {
     };
     let (proxy, _bad, _good) = with_passive(mode, "", answer);
     expect_ejection(&proxy, "requests are not answered in time");
-}
-
-/// The server waits for what the client has announced. If that counted, any client could have it taken out.
-fn bodies_that_do_not_come_eject_no_server(mode: Mode) {
-    let origins = [Origin::bind(), Origin::bind()];
-    let addresses = [&*origins[0].address, &*origins[1].address];
-    let settings = "policy = \"first\"\nretries = 0\nresponse_header_timeout = \"200ms\"\nresponse_body_timeout = \"200ms\"\n\
-                    [upstream.passive]\nfall = 1";
-    let proxy = Config::new(mode)
-        .tables(ADMIN)
-        .upstream(&addresses, settings)
-        .start();
-    let send = |expect: &str| {
-        let mut client = proxy.connect();
-        client.send(format!(
-            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n{expect}\r\n"
-        ));
-        let mut upstream = origins[0].accept();
-        upstream.request_head();
-        (client, upstream)
-    };
-    let (mut client, upstream) = send("Expect: 100-continue\r\n");
-    assert_eq!(client.response("PUT").status, 504);
-    drop((client, upstream));
-    let (mut client, mut upstream) = send("");
-    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
-    client.expect("HTTP/1.1 200");
-    client.finish_sending();
-    client.read_to_end();
-    let failures = proxy.server(0)["failures"].clone();
-    assert_eq!(failures["response_timeout"], 1, "{failures}");
-    assert_eq!(failures["truncated"], 1, "{failures}");
-    // Reports are told in milliseconds.
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(proxy.server(0)["state"], "up");
-}
-
-/// RFC 9110 section 10.1.1: without a body, nobody waits for 100 (Continue).
-fn without_a_body_none_is_missing(mode: Mode) {
-    let origins = [Origin::bind(), Origin::bind()];
-    let addresses = [&*origins[0].address, &*origins[1].address];
-    let settings = "policy = \"first\"\nretries = 0\nresponse_header_timeout = \"200ms\"\n[upstream.passive]\nfall = 1";
-    let proxy = Config::new(mode)
-        .tables(ADMIN)
-        .upstream(&addresses, settings)
-        .start();
-    let mut client = proxy.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n");
-    let mut upstream = origins[0].accept();
-    upstream.request_head();
-    assert_eq!(client.response("GET").status, 504);
-    await_state(&proxy, 0, "ejected");
 }
 
 /// RFC 9112 section 9.3.1: a server may close an idle connection at any time.

@@ -10,6 +10,8 @@ in_each_mode!(
     a_failure_status_whose_body_breaks_off_is_one_failure,
     an_answer_put_aside_that_breaks_off_is_one_failure,
     a_failure_status_that_is_no_answer_is_one_failure,
+    bodies_that_do_not_come_eject_no_server,
+    without_a_body_none_is_missing,
     a_server_that_closes_for_want_of_a_body_has_not_failed,
     a_server_that_closes_while_the_body_comes_has_failed,
     a_client_that_holds_up_the_first_piece_is_no_failure,
@@ -116,6 +118,48 @@ fn without_body(
     upstream.send(answer);
     drop(upstream);
     client.response("POST").status
+}
+
+/// The server waits for what the client has announced. If that counted, any client could have it taken out.
+fn bodies_that_do_not_come_eject_no_server(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let settings =
+        "retries = 0\nresponse_header_timeout = \"200ms\"\nresponse_body_timeout = \"200ms\"";
+    let proxy = start(mode, &[&origin.address, &spare], settings, "fall = 1");
+    let send = |expect: &str| {
+        let mut client = proxy.connect();
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n{expect}\r\n"
+        ));
+        let mut upstream = origin.accept();
+        upstream.request_head();
+        (client, upstream)
+    };
+    let (mut client, upstream) = send("Expect: 100-continue\r\n");
+    assert_eq!(client.response("PUT").status, 504);
+    drop((client, upstream));
+    let (mut client, mut upstream) = send("");
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
+    client.expect("HTTP/1.1 200");
+    client.finish_sending();
+    client.read_to_end();
+    let failures = proxy.server(0)["failures"].clone();
+    assert_eq!(failures["response_timeout"], 1, "{failures}");
+    assert_eq!(failures["truncated"], 1, "{failures}");
+    expect_up(&proxy);
+}
+
+/// RFC 9110 section 10.1.1: without a body, nobody waits for 100 (Continue).
+fn without_a_body_none_is_missing(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let settings = "retries = 0\nresponse_header_timeout = \"200ms\"";
+    let proxy = start(mode, &[&origin.address, &spare], settings, "fall = 1");
+    let mut client = proxy.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    assert_eq!(client.response("GET").status, 504);
+    expect_ejected(&proxy);
 }
 
 const BODILESS: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n";
