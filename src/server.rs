@@ -201,7 +201,8 @@ impl Server {
         format!("{mode}{flags}{reason}")
     }
 
-    /// Waits for a signal, drains, and ends. A second signal ends at once. The exit code is 0 after a complete drain.
+    /// Waits for a signal, drains, and ends. A second signal ends at once. The exit code is 0 after a drain, complete or cut by
+    /// `shutdown_timeout`, and 1 after a second signal.
     pub fn wait(self) -> ExitCode {
         let mut deadline: Option<Instant> = None;
         let mut running = self.shards;

@@ -467,7 +467,6 @@ fn last_lines_of_a_shard_that_dies(mode: Mode) {
     assert_eq!(text.matches("GET /last").count(), 1, "{text}");
 }
 
-/// A line tells what the client got of an answer that was not whole, and which server it was.
 /// A proxy whose log has objects, the log, and the one server, which the test plays.
 fn start_with_origin(mode: Mode) -> (Proxy, Origin, PathBuf) {
     let origin = Origin::bind();
@@ -506,6 +505,7 @@ fn tunnels(mode: Mode) {
     assert_eq!(line["body_bytes_sent"], "early and late".len());
 }
 
+/// A line tells what the client got of an answer that was not whole, and which server it was.
 fn answers_that_break_off(mode: Mode) {
     let (proxy, origin, path) = start_with_origin(mode);
     let (mut client, mut upstream) = proxy.reach(&origin);

@@ -411,7 +411,7 @@ fn cookies_that_replace_each_other() {
     )]);
 }
 
-/// Holding every pair of routes against every route takes half a minute here.
+/// Holding every pair of routes against every route is cubic.
 #[test]
 fn many_routes_with_one_cookie_are_checked_soon() {
     let sticky = "sticky = { cookie = \"id\", key = \"0123456789abcdef0123456789abcdef\" }";
