@@ -203,7 +203,7 @@ fn a_client_moves_from_a_sick_server(mode: Mode) {
     let patients = ["a", "b", "c"].map(Patient::new);
     let origins = patients.each_ref().map(|patient| &patient.served);
     let checks =
-        "[upstream.health]\ninterval = \"100ms\"\nfast_interval = \"30ms\"\nrise = 1\nfall = 2";
+        "[upstream.health]\ninterval = \"1s\"\nfast_interval = \"30ms\"\nrise = 1\nfall = 2";
     let proxy = start(mode, origins, &format!("{}\n{checks}", with_key(KEY)));
     let [_, old, _] = clients(&proxy);
     patients[1].set(503);

@@ -247,7 +247,7 @@ fn orders_outlast_probes(mode: Mode) {
     let patient = Patient::new("a");
     let other = Origin::serve_text("b");
     let checks =
-        "[upstream.health]\ninterval = \"100ms\"\nfast_interval = \"20ms\"\nrise = 2\nfall = 2\n";
+        "[upstream.health]\ninterval = \"1s\"\nfast_interval = \"20ms\"\nrise = 2\nfall = 2\n";
     let proxy = start(mode, &[&patient.served, &other], checks);
     eventually("it is up", || proxy.server(0)["last_probe"]["ok"] == true);
     order(&proxy, "app/a", r#"{"state":"drain"}"#);
