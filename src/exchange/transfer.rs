@@ -132,7 +132,7 @@ pub fn send_queued<'x>(
 pub enum Hindrance {
     /// Room in the socket's buffer.
     Full,
-    /// Memory of the machine, or descriptors.
+    /// Memory of the machine, descriptors or watches.
     Shortage,
 }
 

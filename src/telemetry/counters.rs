@@ -175,7 +175,7 @@ pub struct ShardCounters {
     pub short_writes: Counter,
     /// Sends and receives that a signal interrupted; they were made again.
     pub interrupted_calls: Counter,
-    /// Sends that failed for want of memory (ENOBUFS, ENOMEM); they were made again.
+    /// Sends, and waits for room, that failed for want of memory, descriptors or watches; they were made again.
     pub send_shortages: Counter,
     /// Connection tasks that panicked.
     pub panics: Counter,

@@ -97,7 +97,7 @@ const COUNTERS: [Row<ShardCounters>; 22] = [
     ),
     (
         "ringlane_send_shortages_total",
-        "Sends that failed for want of memory and were made again.",
+        "Sends that failed for want of memory, descriptors or watches and were made again.",
         |shard| shard.send_shortages.get(),
     ),
     (
