@@ -119,13 +119,14 @@ impl Client {
         received
     }
 
-    /// Receives into a bulk buffer, waiting until the request slot's deadline, which the caller has set: see [`transfer::recv`].
+    /// Receives into a bulk buffer, waiting until the request slot's deadline, if the caller has set one: see [`transfer::recv`].
     pub async fn recv(&self, lane: &Lane) -> Result<Vec<u8>, TransferError> {
         let ready = || self.deadline.guard(Slot::Request, self.readable(lane));
         transfer::recv(lane, ready, |buffer| self.receive(lane, buffer)).await
     }
 
-    /// Receives what still comes and drops it: until the client has finished, the request slot's deadline is over, or `max` bytes have come.
+    /// Receives what still comes and drops it: until the client has finished, the request slot's deadline is over, if one is set, or `max`
+    /// bytes have come.
     pub async fn discard(&self, lane: &Lane, max: usize) {
         let mut dropped = 0;
         while dropped < max

@@ -97,6 +97,7 @@ pub(super) async fn run(
             // Before the head, and behind one that is no answer after all, another attempt may want it.
             if rest_is_unwanted && answering.head_seen.get() && answer.is_pending() {
                 rest_is_unwanted = false;
+                // It has no deadline from now on: the answer's own end bounds it.
                 client.presence.end(client);
                 unwanted.set(Some(client.discard(lane, usize::MAX)));
             }
