@@ -1,8 +1,8 @@
 //! How much the process's heap holds, counted at the allocator.
 //!
-//! A shard's thread adds what it allocates to a word of its own and takes off what it frees, so counting is a load and a store on a cache
-//! line that nobody else writes to. The other threads share one. What one thread allocated may be freed by another: a single word means
-//! nothing, their sum is exact.
+//! A shard's thread, and one that [measures](made), adds what it allocates to a word of its own and takes off what it frees. So counting
+//! is a load and a store on a cache line that nobody else writes to. The other threads share one. What one thread allocated may be freed by
+//! another: a single word means nothing, their sum is exact.
 //!
 //! Counted are the bytes that were asked for. What the allocator rounds up, keeps for the next one or cannot give back comes on top.
 
@@ -50,8 +50,8 @@ pub fn held() -> u64 {
     sum.max(0) as u64
 }
 
-/// What `make` gives, and how many bytes this thread allocated for it and did not free; 0 where nothing is counted, or the thread has no
-/// word of its own.
+/// What `make` gives, and how many bytes this thread allocated for it and did not free; 0 where nothing is counted, or no word is left for
+/// the thread, which [claims](claim) one.
 pub fn made<T>(make: impl FnOnce() -> T) -> (T, u64) {
     claim();
     let own = || SLOT.get().map_or(0, |slot| slot.0.load(Relaxed));
