@@ -26,7 +26,7 @@ mod units;
 mod upstream;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -495,8 +495,10 @@ pub struct Upstream {
 pub enum HostPattern {
     /// Every host.
     Any,
-    /// This host, lower case, no port; an IPv6 address in brackets.
+    /// This host, lower case, no port.
     Exact(String),
+    /// The host that is this address, in brackets.
+    Address(Ipv6Addr),
     /// Every host that ends in this suffix, lower case, leading dot included (`*.example.com` is `.example.com`).
     Suffix(String),
 }
@@ -507,6 +509,7 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Any => f.write_str("*"),
             Self::Exact(host) => f.write_str(host),
+            Self::Address(address) => write!(f, "[{address}]"),
             Self::Suffix(suffix) => write!(f, "*{suffix}"),
         }
     }

@@ -1,7 +1,6 @@
 //! Routes: which request goes to which upstream.
 
 use std::collections::HashSet;
-use std::net::Ipv6Addr;
 
 use toml::Spanned;
 
@@ -159,15 +158,15 @@ fn host_pattern(text: &str) -> Result<HostPattern, Flaw> {
             "`{text}` has a port; routes look at the host alone"
         ))
         .help(format!("write \"{host}\""))),
-        _ => Ok(HostPattern::Exact(with_short_address(lower))),
+        _ => Ok(exact(lower)),
     }
 }
 
-/// An IPv6 address in brackets gets the form that clients use (RFC 5952); other hosts stay.
-fn with_short_address(host: String) -> String {
-    match host.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
-        Ok(address) => format!("[{address}]"),
-        Err(_) => host,
+/// The pattern of one host. An IPv6 address has more than one form (RFC 4291 section 2.2): it is not compared as text.
+fn exact(host: String) -> HostPattern {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(address) => HostPattern::Address(address),
+        Err(_) => HostPattern::Exact(host),
     }
 }
 
@@ -240,6 +239,8 @@ fn escaped_byte(digits: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -248,13 +249,15 @@ mod tests {
     fn host_patterns() {
         let exact = |text: &str| Some(HostPattern::Exact(text.to_owned()));
         let suffix = |text: &str| Some(HostPattern::Suffix(text.to_owned()));
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        let address = || Some(HostPattern::Address(address));
         let cases = [
             ("*", Some(HostPattern::Any)),
             ("Example.COM", exact("example.com")),
             ("localhost", exact("localhost")),
             ("192.0.2.1", exact("192.0.2.1")),
-            ("[2001:DB8::1]", exact("[2001:db8::1]")),
-            ("[2001:db8:0:0:0:0:0:1]", exact("[2001:db8::1]")),
+            ("[2001:DB8::1]", address()),
+            ("[2001:db8:0:0:0:0:0:1]", address()),
             ("*.Example.com", suffix(".example.com")),
             ("*.com", suffix(".com")),
             ("", None),

@@ -21,7 +21,7 @@ impl Router {
         let mut routes = routes.to_vec();
         routes.sort_by_key(|route| {
             let host = match &route.host {
-                HostPattern::Exact(_) => usize::MAX,
+                HostPattern::Exact(_) | HostPattern::Address(_) => usize::MAX,
                 HostPattern::Suffix(suffix) => suffix.len(),
                 HostPattern::Any => 0,
             };
@@ -49,25 +49,21 @@ impl Router {
     fn search(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
         let path = canonical(path);
         let host = host.strip_suffix(b".").unwrap_or(host);
-        let mut routes = self.routes.iter();
-        let found = routes
-            .find(|(prefix, route)| takes_host(&route.host, host) && takes_path(prefix, &path));
-        found.map(|(_, route)| route)
-    }
-}
-
-fn takes_host(pattern: &HostPattern, host: &[u8]) -> bool {
-    match pattern {
-        HostPattern::Any => true,
-        HostPattern::Exact(name) => {
-            host.eq_ignore_ascii_case(name.as_bytes())
-                || ipv6(name.as_bytes()).is_some_and(|address| ipv6(host) == Some(address))
-        }
-        HostPattern::Suffix(suffix) => {
+        let address = ipv6(host);
+        let takes_host = |pattern: &HostPattern| match pattern {
+            HostPattern::Any => true,
+            HostPattern::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
+            HostPattern::Address(own) => address == Some(*own),
             // At least one byte stands for the asterisk.
-            host.len() > suffix.len()
-                && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
-        }
+            HostPattern::Suffix(suffix) => {
+                host.len() > suffix.len()
+                    && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+            }
+        };
+        let mut routes = self.routes.iter();
+        let found =
+            routes.find(|(prefix, route)| takes_host(&route.host) && takes_path(prefix, &path));
+        found.map(|(_, route)| route)
     }
 }
 
@@ -232,7 +228,8 @@ mod tests {
             assert_eq!(found.map(|route| route.upstream), Some(upstream), "{path}");
         }
         assert!(escaped.find(b"h", b"/c/d").is_none());
-        let address = HostPattern::Exact("[2001:db8::1]".to_owned());
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        let address = HostPattern::Address(address);
         let address = Router::new(&[route(address, "/", 0)]);
         for host in ["[2001:db8::1]", "[2001:DB8::1]:80", "[2001:db8:0::0001]"] {
             assert!(address.find(host.as_bytes(), b"/").is_some(), "{host}");
