@@ -102,8 +102,15 @@ impl Rejection {
         }
     }
 
-    /// Answers a message that breaks a rule, as far as its head could be read. `host` is empty where it is not known.
-    fn of(refusal: Refusal, lane: &Lane, head: &RequestHead, bytes: &[u8], host: &[u8]) -> Self {
+    /// Answers a message that breaks a rule, as far as its head could be read. `host` gives what the access log says of its host: empty
+    /// where it is not known.
+    fn of<'a>(
+        refusal: Refusal,
+        lane: &Lane,
+        head: &RequestHead,
+        bytes: &[u8],
+        host: impl FnOnce() -> &'a [u8],
+    ) -> Self {
         Self {
             answer: Answer::new(refusal.status(), refusal.as_str()),
             json: prefers_json_unread(bytes),
@@ -114,7 +121,7 @@ impl Rejection {
             client: None,
             record: lane
                 .access_log()
-                .map(|_| Box::new(RequestRecord::new(head, bytes, host))),
+                .map(|_| Box::new(RequestRecord::new(head, bytes, host()))),
         }
     }
 }
@@ -152,7 +159,7 @@ pub fn read<'l>(
         Ok(Progress::Complete(length)) => length,
         Ok(Progress::Partial) => return Ok(None),
         // What was not read of it may name another client: this one stays unknown.
-        Err(refusal) => return Err(Box::new(Rejection::of(refusal, lane, head, bytes, b""))),
+        Err(refusal) => return Err(Box::new(Rejection::of(refusal, lane, head, bytes, || b""))),
     };
     let reading = Reading {
         lane,
@@ -171,7 +178,7 @@ pub fn read<'l>(
         Err(Stop::Rejected(rejection)) => Err(rejection),
         Err(Stop::Refused(refusal)) => Err(Box::new(Rejection {
             client: reading.origin,
-            ..Rejection::of(refusal, lane, head, bytes, reading.told_host())
+            ..Rejection::of(refusal, lane, head, bytes, || reading.told_host())
         })),
     }
 }
@@ -289,7 +296,7 @@ impl<'l> Reading<'l, '_> {
             traits: self.traits(method, upgrade.is_some(), group),
             client,
             key,
-            record: self.record(host),
+            record: self.record(|| host),
             started: Instant::now(),
         }))
     }
@@ -397,10 +404,10 @@ impl<'l> Reading<'l, '_> {
         (more.is_none() && !h2c && !field.value.of(self.bytes).is_empty()).then_some(field.value)
     }
 
-    fn record(&self, host: &[u8]) -> Option<Box<RequestRecord>> {
+    fn record<'b>(&self, host: impl FnOnce() -> &'b [u8]) -> Option<Box<RequestRecord>> {
         self.lane
             .access_log()
-            .map(|_| Box::new(RequestRecord::new(self.head, self.bytes, host)))
+            .map(|_| Box::new(RequestRecord::new(self.head, self.bytes, host())))
     }
 
     fn reject_and_close(&self, framing: Framing, answer: Answer) -> Rejection {
@@ -421,7 +428,7 @@ impl<'l> Reading<'l, '_> {
             persistent: framing == Framing::Empty && self.options.persistent(self.head.minor),
             taken: self.bytes.len(),
             client: self.origin,
-            record: self.record(self.told_host()),
+            record: self.record(|| self.told_host()),
         }
     }
 
