@@ -177,9 +177,9 @@ impl Socket {
         }
     }
 
-    /// Whether the peer has acknowledged bytes that were sent (`TCP_INFO`, tcp(7)).
-    pub fn has_delivered(&self) -> bool {
-        // Of tcpi_bytes_acked in linux/tcp.h, which the libc crate does not have.
+    /// Whether the peer has taken the connection: it has acknowledged something, be it the SYN alone (`TCP_INFO`, tcp(7)).
+    pub fn was_taken(&self) -> bool {
+        // Which counts the SYN.
         const AT: usize = 120;
         let mut info = [0_u8; AT + size_of::<u64>()];
         let mut len = info.len() as libc::socklen_t;

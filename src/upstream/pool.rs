@@ -45,7 +45,7 @@ impl Connection {
     /// Whether "connection refused" means that the server has not taken it. Of one that it has taken, the kernel says so when an ICMP error
     /// came before the timeout that ended it.
     pub fn may_be_refused(&self) -> bool {
-        self.promised.is_some() && !self.socket.has_delivered()
+        self.promised.is_some() && !self.socket.was_taken()
     }
 
     /// Counts a request.
