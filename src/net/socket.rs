@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -180,7 +180,7 @@ impl Socket {
     /// Whether the peer has taken the connection: it has acknowledged something, be it the SYN alone (`TCP_INFO`, tcp(7)).
     pub fn was_taken(&self) -> bool {
         // Which counts the SYN.
-        const AT: usize = 120;
+        const AT: usize = offset_of!(libc::tcp_info, tcpi_bytes_acked);
         let mut info = [0_u8; AT + size_of::<u64>()];
         let mut len = info.len() as libc::socklen_t;
         // SAFETY: the kernel writes `len` bytes at most, for which `info` has room.
