@@ -6,7 +6,9 @@ mod support;
 
 use std::process::Command;
 
-use support::{Config, Firewall, Mode, Origin, in_each_mode, is_in_own_network, ok};
+use support::{
+    Config, Firewall, Mode, Origin, Proxy, Served, Wire, in_each_mode, is_in_own_network, ok,
+};
 
 in_each_mode!(
     a_server_that_refuses_is_left_for_another,
@@ -37,26 +39,12 @@ fn a_server_that_refuses_is_left_for_another(mode: Mode) {
             "policy = \"first\"\nfast_open = true\npool = { max_idle = 0 }",
         )
         .start();
-    let mut client = proxy.connect();
-    let mut post = |length: usize, accept: Option<&Origin>| {
-        client.send(format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}",
-            "x".repeat(length)
-        ));
-        if let Some(origin) = accept {
-            let mut upstream = origin.accept();
-            assert_eq!(upstream.request().body.len(), length);
-            upstream.send(ok("first"));
-        }
-        client.response("POST").text()
-    };
-    // The first connection gets the cookie that data with a SYN needs.
-    for _ in 0..2 {
-        assert_eq!(post(10, Some(&origin)), "first");
-    }
+    get_cookie(&proxy, &origin);
     drop(origin);
+    let mut client = proxy.connect();
     for (refused, length) in (1..).zip([10, 8000]) {
-        assert_eq!(post(length, None), "other");
+        client.send(post(length));
+        assert_eq!(client.response("POST").text(), "other");
         let first = proxy.server(0);
         assert_eq!(first["retries"]["connect"], refused, "{first}");
     }
@@ -69,44 +57,69 @@ fn an_address_that_refuses_is_left_for_the_next(mode: Mode) {
     if !is_in_own_network("an_address_that_refuses_is_left_for_the_next", mode) {
         return;
     }
-    set_up();
-    let first = Origin::bind_with_backlog("127.0.0.2:0", 16);
-    let port = first.address.rsplit(':').next().expect("a port").to_owned();
-    let second = Origin::bind_with_backlog(&format!("127.0.0.3:{port}"), 16);
-    let second = second.serve(|_| ok("second"));
-    let config = Config::new(mode);
-    let hosts = config.directory().join("hosts");
-    let lines = "127.0.0.2 two.test\n127.0.0.3 two.test\n";
-    std::fs::write(&hosts, lines).expect("a file of the test's own");
-    let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    let hosts = hosts.to_str().expect("a path of letters");
-    let proxy = config
-        .upstream(
-            &[&format!("two.test:{port}")],
-            "fast_open = true\npool = { max_idle = 0 }",
-        )
-        .under(&["unshare", "--mount", "sh", "-c", mount, hosts])
-        .start();
+    let (proxy, first, _second) = two_addresses(mode, "");
     let mut client = proxy.connect();
-    for _ in 0..2 {
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let mut upstream = first.accept();
-        upstream.request();
-        upstream.send(ok("first"));
-        assert_eq!(client.response("GET").text(), "first");
-    }
     drop(first);
     assert_eq!(client.get("/").status, 502, "it is the first to find out");
     for _ in 0..2 {
         assert_eq!(client.get("/").text(), "second");
     }
-    drop(second);
+}
+
+/// A proxy whose only server has two addresses, and who is there. The first has taken a connection, so that the next one leaves with data.
+fn two_addresses(mode: Mode, settings: &str) -> (Proxy, Origin, Served) {
+    set_up();
+    let first = Origin::bind_with_backlog("127.0.0.2:0", 16);
+    let port = first.address.rsplit(':').next().expect("a port").to_owned();
+    let second = Origin::bind_with_backlog(&format!("127.0.0.3:{port}"), 16);
+    let second = second.serve(|_| ok("second"));
+    let config = Config::new(mode).tables("[timeouts]\nwrite = \"2s\"");
+    let hosts = config.directory().join("hosts");
+    let lines = "127.0.0.2 two.test\n127.0.0.3 two.test\n";
+    std::fs::write(&hosts, lines).expect("a file of the test's own");
+    let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let hosts = hosts.to_str().expect("a path of letters");
+    let settings = format!("fast_open = true\npool = {{ max_idle = 0 }}\n{settings}");
+    let proxy = config
+        .upstream(&[&format!("two.test:{port}")], &settings)
+        .under(&["unshare", "--mount", "sh", "-c", mount, hosts])
+        .start();
+    get_cookie(&proxy, &first);
+    (proxy, first, second)
+}
+
+/// The first connection gets the cookie that data with a SYN needs.
+fn get_cookie(proxy: &Proxy, origin: &Origin) {
+    for _ in 0..2 {
+        let (mut client, mut upstream) = proxy.reach(origin);
+        upstream.send(ok("first"));
+        assert_eq!(client.response("GET").text(), "first");
+    }
+}
+
+fn post(length: usize) -> String {
+    let body = "x".repeat(length);
+    format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// As in `retry.rs`: what the server has acted on is not sent again, though the connection was begun with it.
 fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
-    const LENGTH: usize = 8000;
     let test = "post_on_a_connection_that_a_firewall_ends";
+    firewall_ends(test, mode, "", |client, origin| {
+        client.send(post(8000));
+        let mut upstream = origin.accept();
+        assert_eq!(upstream.request().body.len(), 8000, "it is acted on");
+        upstream
+    });
+}
+
+/// Nothing that the server sends but its SYN comes through. `begin` gives a request's connection to it, which the firewall then ends.
+fn firewall_ends(
+    test: &str,
+    mode: Mode,
+    settings: &str,
+    begin: impl Fn(&mut Wire, &Origin) -> Wire,
+) {
     if !is_in_own_network(test, mode) {
         return;
     }
@@ -116,26 +129,17 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
     };
     let (origin, other) = (Origin::bind(), Origin::serve_text("other"));
     let port = origin.address.rsplit(':').next().expect("a port");
+    let settings = format!(
+        "policy = \"first\"\nfast_open = true\ntcp_user_timeout = \"2s\"\npool = {{ max_idle = 0 }}\n{settings}"
+    );
     let proxy = Config::new(mode)
-        .upstream(
-            &[&origin.address, &other.address],
-            "policy = \"first\"\nfast_open = true\ntcp_user_timeout = \"2s\"\npool = { max_idle = 0 }",
-        )
+        .upstream(&[&origin.address, &other.address], &settings)
         .start();
-    for _ in 0..2 {
-        let (mut client, mut upstream) = proxy.reach(&origin);
-        upstream.send(ok("first"));
-        assert_eq!(client.response("GET").text(), "first");
-    }
+    get_cookie(&proxy, &origin);
     let acknowledgements = "tcp flags & (syn | ack) == ack";
     firewall.add(&format!("output tcp sport {port} {acknowledgements} drop"));
     let mut client = proxy.connect();
-    client.send(format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n{}",
-        "x".repeat(LENGTH)
-    ));
-    let mut upstream = origin.accept();
-    assert_eq!(upstream.request().body.len(), LENGTH, "it is acted on");
+    let _upstream = begin(&mut client, &origin);
     firewall.add(&format!(
         "input tcp dport {port} reject with icmp type port-unreachable"
     ));

@@ -89,13 +89,19 @@ impl Origin {
     /// A listener whose queue is full: Linux drops each further SYN. The connections that fill it must live as long as that is to last.
     pub(crate) fn black_hole() -> (Self, Vec<Wire>) {
         let origin = Self::bind_with_backlog("127.0.0.1:0", 0);
-        let address: SocketAddr = origin.address.parse().expect("an address");
+        let fillers = origin.fill();
+        (origin, fillers)
+    }
+
+    /// Makes it such a one.
+    pub(crate) fn fill(&self) -> Vec<Wire> {
+        let address: SocketAddr = self.address.parse().expect("an address");
         let mut fillers = Vec::new();
         loop {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
             match socket.connect_timeout(&SockAddr::from(address), Duration::from_millis(200)) {
                 Ok(()) => fillers.push(Wire::new(socket)),
-                Err(_) => return (origin, fillers),
+                Err(_) => return fillers,
             }
         }
     }
