@@ -13,6 +13,8 @@ use support::{
 in_each_mode!(
     a_server_that_refuses_is_left_for_another,
     an_address_that_refuses_is_left_for_the_next,
+    an_address_that_is_slow_stays,
+    an_address_that_vanishes_is_left_for_the_next,
     post_on_a_connection_that_a_firewall_ends,
 );
 
@@ -64,6 +66,33 @@ fn an_address_that_refuses_is_left_for_the_next(mode: Mode) {
     for _ in 0..2 {
         assert_eq!(client.get("/").text(), "second");
     }
+}
+
+/// It has taken the connection.
+fn an_address_that_is_slow_stays(mode: Mode) {
+    if !is_in_own_network("an_address_that_is_slow_stays", mode) {
+        return;
+    }
+    let (proxy, first, _second) = two_addresses(mode, "response_header_timeout = \"2s\"");
+    let (mut client, upstream) = proxy.reach(&first);
+    assert_eq!(client.response("GET").status, 504);
+    drop(upstream);
+    let (mut client, mut upstream) = proxy.reach(&first);
+    upstream.send(ok("first"));
+    assert_eq!(client.response("GET").text(), "first");
+}
+
+/// Also by a request of which the SYN takes only a part.
+fn an_address_that_vanishes_is_left_for_the_next(mode: Mode) {
+    if !is_in_own_network("an_address_that_vanishes_is_left_for_the_next", mode) {
+        return;
+    }
+    let (proxy, first, _second) = two_addresses(mode, "");
+    let _fillers = first.fill();
+    let mut client = proxy.connect();
+    client.send(post(8000));
+    assert_eq!(client.response("POST").status, 504);
+    assert_eq!(proxy.get("/").text(), "second");
 }
 
 /// A proxy whose only server has two addresses, and who is there. The first has taken a connection, so that the next one leaves with data.

@@ -232,7 +232,8 @@ fn attempt(
         match sent {
             Ok(()) => counters.bytes_out.add(request.outgoing.len() as u64),
             Err(TransferError::Overdue) => {
-                return Err(Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)));
+                let fault = Fault::Answer(Failure::Server(FailureKind::ResponseTimeout));
+                return Err(unanswered(fault, group, index, &connection));
             }
             // Of a request that is longer than what the SYN takes.
             Err(TransferError::Refused) if connection.may_be_refused() => {
@@ -327,13 +328,14 @@ fn set_aside(
 /// request may have been acted on.
 #[cold]
 fn unanswered(fault: Fault, group: &Group, index: usize, connection: &Connection) -> Fault {
-    if let Some(tried) = connection.promised
-        && fault.of_server().is_some()
-    {
-        group.not_connected(index, tried);
+    let may_be_refused = connection.may_be_refused();
+    match connection.promised {
+        Some(tried) if !may_be_refused => group.connected(index, tried),
+        Some(tried) if fault.of_server().is_some() => group.not_connected(index, tried),
+        _ => {}
     }
     match fault {
-        Fault::Answer(Failure::Refused) if connection.may_be_refused() => {
+        Fault::Answer(Failure::Refused) if may_be_refused => {
             group.failed(index, FailureKind::ConnectRefused);
             Fault::Answer(Failure::Connect(FailureKind::ConnectRefused))
         }

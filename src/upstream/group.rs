@@ -402,7 +402,7 @@ impl Group {
         Err(failed.or(ours).unwrap_or_else(unresolved))
     }
 
-    /// The server has answered on a connection that was begun with its first bytes.
+    /// The server has taken a connection that was begun with its first bytes.
     pub fn connected(&self, server: usize, tried: Attempt) {
         self.servers[server].choice.succeeded(tried);
     }
