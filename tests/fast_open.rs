@@ -7,15 +7,18 @@ mod support;
 use std::process::Command;
 
 use support::{
-    Config, Firewall, Mode, Origin, Proxy, Served, Wire, in_each_mode, is_in_own_network, ok,
+    Config, Firewall, Mode, Origin, Proxy, Served, Wire, eventually, in_each_mode,
+    is_in_own_network, ok,
 };
 
 in_each_mode!(
     a_server_that_refuses_is_left_for_another,
+    a_body_that_comes_behind_the_head_is_refused_with_it,
     an_address_that_refuses_is_left_for_the_next,
     an_address_that_is_slow_stays,
     an_address_that_vanishes_is_left_for_the_next,
     post_on_a_connection_that_a_firewall_ends,
+    upload_on_a_connection_that_a_firewall_ends,
 );
 
 /// Both directions, and for listeners that do not ask for it (ip-sysctl, `tcp_fastopen`). Packets are as long as on Ethernet: a SYN does not
@@ -52,6 +55,36 @@ fn a_server_that_refuses_is_left_for_another(mode: Mode) {
     }
     let failures = &proxy.server(0)["failures"];
     assert_eq!(failures["connect_refused"], 2, "{failures}");
+}
+
+/// It is the body's send, then, that meets the refusal.
+fn a_body_that_comes_behind_the_head_is_refused_with_it(mode: Mode) {
+    if !is_in_own_network("a_body_that_comes_behind_the_head_is_refused_with_it", mode) {
+        return;
+    }
+    set_up();
+    let origin = Origin::bind_with_backlog("127.0.0.1:0", 16);
+    let other = Origin::serve_text("other");
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"")
+        .upstream(
+            &[&origin.address, &other.address],
+            "policy = \"first\"\nfast_open = true\nretry_body_bytes = \"16KiB\"\npool = { max_idle = 0 }",
+        )
+        .start();
+    get_cookie(&proxy, &origin);
+    let fillers = origin.fill();
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    eventually("the head has left", || proxy.server(0)["active"] == 1);
+    client.send("hello");
+    // The next SYN, one second after the first, finds nobody.
+    drop((origin, fillers));
+    assert_eq!(client.response("POST").text(), "other");
+    assert_eq!(other.only_request().body, b"hello");
+    let failures = &proxy.server(0)["failures"];
+    assert_eq!(failures["connect_refused"], 1, "{failures}");
+    assert_eq!(failures["closed"], 0, "{failures}");
 }
 
 /// Not for ever: connect(2) says of a dead address, too, that it takes the connection.
@@ -138,6 +171,22 @@ fn post_on_a_connection_that_a_firewall_ends(mode: Mode) {
         client.send(post(8000));
         let mut upstream = origin.accept();
         assert_eq!(upstream.request().body.len(), 8000, "it is acted on");
+        upstream
+    });
+}
+
+/// The body is too long for the socket's buffer: it is its send that meets the error.
+fn upload_on_a_connection_that_a_firewall_ends(mode: Mode) {
+    let test = "upload_on_a_connection_that_a_firewall_ends";
+    let settings = "send_buffer = \"4KiB\"\nretry_body_bytes = \"64KiB\"";
+    firewall_ends(test, mode, settings, |client, origin| {
+        let post = post(60_000);
+        let (head, body) = post.split_at(post.len() - 60_000);
+        client.send(head);
+        let mut upstream = origin.accept();
+        upstream.expect("POST ");
+        client.send(body);
+        upstream.read_until(b"\r\n\r\nx");
         upstream
     });
 }

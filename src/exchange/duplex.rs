@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Poll, ready};
 
 use super::request::Request;
-use super::response::{Answering, Start};
+use super::response::{Answering, Failure, Start};
 use super::retry::Fault;
 use super::upload::UploadError;
 use crate::net::deadline::Slot;
@@ -62,7 +62,13 @@ pub(super) async fn run(
                 Ok(()) => answering.uploaded(),
                 // It wants no more of the body; its answer may say why.
                 Err(UploadError::ServerGone) => {}
-                Err(UploadError::ServerReset) => answering.reset.set(true),
+                // It is told once: the next receive would see an end.
+                Err(UploadError::ServerRefused) if connection.may_be_refused() => {
+                    return Poll::Ready(Err(Fault::Answer(Failure::Refused)));
+                }
+                Err(UploadError::ServerReset | UploadError::ServerRefused) => {
+                    answering.reset.set(true);
+                }
                 Err(error) => {
                     let begun = answering.uptake.is_under_way();
                     let fault = Fault::Upload { error, begun };

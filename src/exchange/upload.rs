@@ -29,6 +29,8 @@ pub enum UploadError {
     ServerGone,
     /// The server reset its connection. It may have answered first, but an answer that ends with the connection is not whole.
     ServerReset,
+    /// The same with an error that means, on a connection that was begun with its first bytes, that the server has not taken it.
+    ServerRefused,
     /// The server stopped reading.
     ServerOverdue,
 }
@@ -316,7 +318,8 @@ async fn send_rest(
 
 fn server_error(error: io::Error) -> UploadError {
     match TransferError::from(error) {
-        TransferError::Reset | TransferError::Refused => UploadError::ServerReset,
+        TransferError::Reset => UploadError::ServerReset,
+        TransferError::Refused => UploadError::ServerRefused,
         _ => UploadError::ServerGone,
     }
 }
