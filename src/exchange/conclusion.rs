@@ -108,22 +108,7 @@ pub(super) fn count(
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
         let idle = course.reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
-        let body_is_missing = !request.upload.ended();
-        // It may well wait for a body that does not come, or for a client that reads nothing: any could have it taken out of service.
-        let is_the_clients = match fault {
-            Fault::Answer(Failure::NoAnswer | Failure::Server(FailureKind::Closed)) => {
-                request.upload.is_withheld(lane.deadlines.now())
-            }
-            Fault::Answer(Failure::Truncated { held_up, .. }) => *held_up || body_is_missing,
-            // Garbage is garbage, but a 101 may only be too early.
-            Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
-                request.traits.upgrade && body_is_missing
-            }
-            Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
-                client.awaits_continue.get()
-            }
-            _ => false,
-        };
+        let is_the_clients = is_the_clients(fault, client, request, lane.deadlines.now());
         // A request that has failed by its status is not counted again when the body breaks off.
         let got = course.partial.as_deref();
         let is_told = got.is_some_and(|got| got.failed);
@@ -133,6 +118,26 @@ pub(super) fn count(
     }
     if let Some(kind) = fault.timeout() {
         lane.counters.timeout(kind).inc();
+    }
+}
+
+/// Whether the server may have waited for a body that did not come, or for a client that read nothing: if that counted, any client could
+/// have it taken out of service.
+fn is_the_clients(fault: &Fault, client: &Client, request: &Request<'_>, now: u32) -> bool {
+    let upload = &request.upload;
+    match fault {
+        Fault::Answer(Failure::NoAnswer | Failure::Server(FailureKind::Closed)) => {
+            upload.is_withheld(now)
+        }
+        Fault::Answer(Failure::Truncated { held_up, .. }) => *held_up || upload.is_withheld(now),
+        // Garbage is garbage, but a 101 may only be too early.
+        Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
+            request.traits.upgrade && !upload.ended()
+        }
+        Fault::Answer(Failure::Server(FailureKind::ResponseTimeout)) => {
+            client.awaits_continue.get()
+        }
+        _ => false,
     }
 }
 

@@ -65,7 +65,12 @@ impl Answering<'_> {
                 Failure::ClientGone => why,
                 Failure::Server(FailureKind::ResponseTimeout) => {
                     self.lane.counters.timeout(TimeoutKind::ResponseBody).inc();
-                    truncated
+                    // It may wait for more of the request's body.
+                    let held_up = self.uploading() && !server.has_unsent();
+                    Failure::Truncated {
+                        until_close,
+                        held_up,
+                    }
                 }
                 _ => broken_off,
             })?;

@@ -43,7 +43,7 @@ pub enum Failure {
     Truncated {
         /// The client finds the end of the body by the connection's end.
         until_close: bool,
-        /// The client took the answer so slowly that the server may have given up on it.
+        /// The server may have waited for the client: to take the answer, or to send more of its body.
         held_up: bool,
     },
     /// The client is gone.

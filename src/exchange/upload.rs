@@ -128,6 +128,8 @@ impl Upload {
         if moved.is_err() {
             // The reader may have got to the end of a body that is too large.
             self.reader = Reader::UntilClose;
+            // A server that has begun its answer waits for the rest in vain.
+            self.waits_since = Some(lane.deadlines.now());
         }
         moved
     }
@@ -181,13 +183,13 @@ impl Upload {
             Err(TransferError::Overdue) => return Err(UploadError::ClientOverdue),
             Err(_) => return Err(UploadError::ClientGone),
         };
-        self.waits_since = None;
         let waited = Ticks::between(since, lane.deadlines.now());
-        self.waited += waited.count();
         if let Some(pace) = pace {
             pace.settle(waited, input.len())
                 .map_err(|_| UploadError::ClientSlow)?;
         }
+        self.waits_since = None;
+        self.waited += waited.count();
         // It may begin without 100 (RFC 9110 section 10.1.1), which stops the server's time for its head.
         if client.awaits_continue.replace(false) && !answering.head_seen.get() {
             client.deadline.clear(Slot::Response);
