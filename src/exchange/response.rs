@@ -21,7 +21,7 @@ use crate::http1::forward::{Persistence, Response};
 use crate::http1::framing::{self, Framing, Options};
 use crate::http1::head::{Progress, ResponseHead};
 use crate::http1::refusal::Refusal;
-use crate::net::deadline::{Slot, Ticks};
+use crate::net::deadline::Slot;
 use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
@@ -565,12 +565,14 @@ impl Answering<'_> {
     /// Whether the client has taken nothing of an answer for half of the time that it has for that, while nobody has to have its body:
     /// some read only when they have sent everything.
     pub(super) fn is_unread(&self) -> bool {
-        let rested = self.uptake.rested(self.client.deadline.now());
-        let patience = self.patience();
-        let has_half = |rested: Ticks| {
-            let left = patience.stall.saturating_sub(rested);
-            rested > patience.pace.map_or(left, |pace| pace.patience(left))
+        if !self.head_seen.get() || self.wants_rest.get() {
+            return false;
+        }
+        let Some(rested) = self.uptake.rested(self.client.deadline.now()) else {
+            return false;
         };
-        self.head_seen.get() && !self.wants_rest.get() && rested.is_some_and(has_half)
+        let patience = self.patience();
+        let left = patience.stall.saturating_sub(rested);
+        rested > patience.pace.map_or(left, |pace| pace.patience(left))
     }
 }
