@@ -79,6 +79,10 @@ fn each_timeout(mode: Mode) {
             silent_origin_after_a_body_without_100,
         ),
         ("response_body_timeout", stalled_response),
+        (
+            "response_body_timeout, with a body that is not read",
+            stalled_response_to_an_unread_body,
+        ),
     ];
     all_at_once(
         cases,
@@ -91,6 +95,10 @@ fn what_makes_progress_is_not_overdue(mode: Mode) {
     let cases: &[Case] = &[
         ("client_body", slow_upload),
         ("response_body_timeout", slow_response),
+        (
+            "response_body_timeout, while a body is read",
+            response_that_ends_behind_a_slow_read,
+        ),
         ("tunnel_idle", slow_tunnel),
         ("tunnel_idle, a burst for a slow client", burst_in_a_tunnel),
         (
@@ -521,6 +529,49 @@ fn stalled_response(mode: Mode) {
     );
     upstream.expect_end();
     took_about(since, SET);
+}
+
+/// The server is sent far more than it takes.
+fn stalled_response_to_an_unread_body(mode: Mode) {
+    let timeout = Duration::from_secs(2);
+    let settings = "response_body_timeout = \"2s\"\nsend_buffer = \"64KiB\"";
+    let (proxy, origin) = start(mode, "", settings);
+    let mut client = proxy.connect();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+    client.read_until(b"first");
+    client.send_until_full(&vec![b'x'; 65_536], Duration::from_millis(100), 90_000_000);
+    let since = Instant::now();
+    client.expect_end_within(PATIENCE);
+    assert!(since.elapsed() < timeout * 3 / 2, "{:?}", since.elapsed());
+}
+
+/// All of the body is under way at once, and the server reads it for longer than it may rest.
+fn response_that_ends_behind_a_slow_read(mode: Mode) {
+    const STEP: usize = 2_000;
+    const STEPS: usize = 30;
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .upstream(&[&origin.address], "response_body_timeout = \"1s\"")
+        .start();
+    let mut client = proxy.connect();
+    client.send(format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        STEP * STEPS
+    ));
+    let mut upstream = origin.accept();
+    upstream.request_head();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst");
+    client.read_until(b"first");
+    client.send(vec![b'x'; STEP * STEPS]);
+    for _ in 0..STEPS {
+        upstream.expect(vec![b'x'; STEP]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    upstream.send("last");
+    client.expect("last");
 }
 
 fn slow_upload(mode: Mode) {

@@ -54,9 +54,6 @@ impl Answering<'_> {
             self.client.socket.reset_on_close();
         }
         while !start.reader.ended() {
-            self.client
-                .deadline
-                .set(Slot::Response, self.group.response_body_ticks);
             let broken_off = Failure::Truncated {
                 until_close,
                 held_up: self.uptake.has_held_up(),
@@ -96,10 +93,14 @@ impl Answering<'_> {
 
     /// The next bytes of the body, empty at the end of the stream. The buffer is taken when there is something to read.
     async fn receive_body(&self, server: &Socket) -> Result<Vec<u8>, Failure> {
+        let since = self.client.deadline.now();
+        self.set_look(Ticks::of(0));
         loop {
             match self.readable(server).await {
                 Ok(()) => {}
-                Err(Failure::Server(FailureKind::ResponseTimeout)) if self.reads_on(server) => {
+                Err(Failure::Server(FailureKind::ResponseTimeout))
+                    if self.has_time(server, since) =>
+                {
                     continue;
                 }
                 Err(why) => return Err(why),
@@ -114,25 +115,26 @@ impl Answering<'_> {
         }
     }
 
-    /// Whether the server, whose time for more of its body is over, has taken some of the request's body meanwhile: it may end the one
-    /// when it has read the other. Its time goes on from there.
+    /// Whether the server, which is waited for `since` then, has time left for more of its body, and until when. What it takes of the
+    /// request's body starts that anew: it may end the one when it has read the other.
     #[cold]
-    fn reads_on(&self, server: &Socket) -> bool {
+    fn has_time(&self, server: &Socket, since: u32) -> bool {
+        let now = self.client.deadline.now();
+        self.taken.look(server, now);
+        let rested = Ticks::between(since.max(self.taken.at()), now);
+        self.set_look(rested);
+        rested <= self.group.response_body_ticks
+    }
+
+    /// Sets the time for more of a server's body that has rested for so long, or until the next look at what it takes.
+    fn set_look(&self, rested: Ticks) {
         let timeout = self.group.response_body_ticks;
-        let deadline = &self.client.deadline;
-        let unsent = u32::try_from(server.unsent()).unwrap_or(u32::MAX);
-        let has_taken = match self.unsent.replace(unsent) {
-            0 => unsent > 0,
-            before => unsent < before,
+        let wait = if self.uploading() || self.taken.is_under_way() {
+            transfer::next_look(timeout, rested)
+        } else {
+            timeout.saturating_sub(rested)
         };
-        if has_taken {
-            self.uploaded_at.set(deadline.now());
-        }
-        let rested = Ticks::between(self.uploaded_at.get(), deadline.now());
-        if rested < timeout {
-            deadline.set(Slot::Response, timeout.saturating_sub(rested));
-        }
-        rested < timeout
+        self.client.deadline.set(Slot::Response, wait);
     }
 
     /// Passes on what of the body `input` holds.

@@ -175,10 +175,8 @@ pub struct Answering<'x> {
     pub server: &'x Server,
     /// Microseconds from the start until the request's body had been sent; `None` while it is under way, or when it failed.
     pub uploaded_us: Cell<Option<u64>>,
-    /// The tick at which the server last took some of it.
-    pub uploaded_at: Cell<u32>,
-    /// What of the request the server had not acknowledged when it was last looked, in the middle of its answer; 0 before.
-    pub unsent: Cell<u32>,
+    /// How the server takes what of that did not come with the head.
+    pub taken: transfer::Progress,
     /// The server has reset the connection, as a send has found.
     pub reset: Cell<bool>,
     /// The final head has come.
@@ -216,8 +214,7 @@ impl<'x> Answering<'x> {
             index,
             server: &request.group.servers[index],
             uploaded_us: Cell::new((!uploading).then_some(0)),
-            uploaded_at: Cell::new(0),
-            unsent: Cell::new(0),
+            taken: transfer::Progress::default(),
             reset: Cell::new(false),
             head_seen: Cell::new(false),
             uptake: Uptake::default(),

@@ -1,5 +1,6 @@
 //! Moving bytes to and from a socket under a deadline.
 
+use std::cell::Cell;
 use std::io;
 
 use super::lane::{Lane, RECEIVE_BYTES_MAX};
@@ -158,56 +159,64 @@ pub fn account(lane: &Lane, bytes: &mut &[u8], sent: io::Result<usize>) -> io::R
 
 /// How a peer gets on that is sent more than its socket's buffer holds. What it acknowledges counts as well as what the buffer takes: a
 /// large buffer has room again only when much of it has drained, which takes an honest slow peer longer than any timeout.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Progress {
     /// When it last got on.
-    at: u32,
-    /// What it had not acknowledged at the last look.
-    unsent: usize,
+    at: Cell<u32>,
+    /// What it had not acknowledged at the last look, and what the buffer took since.
+    unsent: Cell<u32>,
 }
 
 impl Progress {
-    /// From now on.
-    pub fn new(socket: &Socket, now: u32) -> Self {
-        Self {
-            at: now,
-            unsent: socket.unsent(),
-        }
+    /// It counts from now on.
+    pub fn begin(&self, socket: &Socket, now: u32) {
+        self.at.set(now);
+        self.unsent.set(unsent(socket));
     }
 
     /// Notes what the peer has acknowledged since the last look, and gives how much.
-    pub fn look(&mut self, socket: &Socket, now: u32) -> usize {
-        let unsent = socket.unsent();
-        let taken = self.unsent.saturating_sub(unsent);
-        self.unsent = unsent;
+    pub fn look(&self, socket: &Socket, now: u32) -> usize {
+        let unsent = unsent(socket);
+        let taken = self.unsent.replace(unsent).saturating_sub(unsent);
         if taken > 0 {
-            self.at = now;
+            self.at.set(now);
         }
-        taken
+        taken as usize
     }
 
     /// Notes what the buffer took.
-    pub const fn sent(&mut self, count: usize, now: u32) {
-        self.unsent += count;
+    pub fn sent(&self, count: usize, now: u32) {
+        self.unsent
+            .set(self.unsent.get().saturating_add(count as u32));
         if count > 0 {
-            self.at = now;
+            self.at.set(now);
         }
     }
 
+    /// Whether it may not have acknowledged all that was sent.
+    pub fn is_under_way(&self) -> bool {
+        self.unsent.get() > 0
+    }
+
     /// When there was some last.
-    pub const fn at(&self) -> u32 {
-        self.at
+    pub fn at(&self) -> u32 {
+        self.at.get()
     }
 
     /// Whether there was none for longer than `stall`.
     pub fn is_overdue(&self, stall: Ticks, now: u32) -> bool {
-        Ticks::between(self.at, now) > stall
+        Ticks::between(self.at(), now) > stall
     }
 
     /// How long to wait until the next look.
     pub fn next_look(&self, stall: Ticks, now: u32) -> Ticks {
-        next_look(stall, Ticks::between(self.at, now))
+        next_look(stall, Ticks::between(self.at(), now))
     }
+}
+
+/// What a peer has not acknowledged. A small type: every exchange holds one.
+fn unsent(socket: &Socket) -> u32 {
+    u32::try_from(socket.unsent()).unwrap_or(u32::MAX)
 }
 
 /// How long to wait until the next look at a peer that has taken nothing for `rested` and may for `stall`. Not all that is left: the time
@@ -233,7 +242,8 @@ async fn send_rest(
     }: Patience<'_>,
 ) -> Result<(), TransferError> {
     let mut hindrance = account(lane, &mut bytes, sent)?;
-    let mut progress = Progress::new(socket, deadline.now());
+    let progress = Progress::default();
+    progress.begin(socket, deadline.now());
     while !bytes.is_empty() {
         if hindrance == Hindrance::Shortage {
             if progress.is_overdue(stall, deadline.now()) {
@@ -252,7 +262,7 @@ async fn send_rest(
                 pace.settle(Ticks::between(since, now), taken)?;
             }
             if let Some(uptake) = uptake {
-                uptake.took(progress.at);
+                uptake.took(progress.at());
             }
             match waited {
                 Ok(Ok(())) => {}

@@ -7,7 +7,7 @@ use super::lane::Lane;
 use super::pace::{Debt, Pace};
 use super::presence::Look;
 use super::response::Answering;
-use super::transfer::{self, Hindrance, Progress, TransferError};
+use super::transfer::{self, Hindrance, TransferError};
 use crate::http1::body::{Coding, Moved, Reader};
 use crate::http1::refusal::Refusal;
 use crate::net::deadline::{Slot, Ticks};
@@ -148,7 +148,6 @@ impl Upload {
             let passed = self.pass(answering, server, &input, sent).await;
             lane.give(input);
             passed?;
-            answering.uploaded_at.set(client.deadline.now());
         }
         client.deadline.clear(Slot::Request);
         Ok(())
@@ -239,6 +238,7 @@ impl Upload {
         match server.try_send(bytes) {
             Ok(sent) if sent == bytes.len() => {
                 written.add(sent as u64);
+                answering.taken.sent(sent, answering.client.deadline.now());
                 Ok(())
             }
             sent => {
@@ -283,7 +283,8 @@ async fn send_rest(
         Ok((hindrance, count))
     };
     let (mut hindrance, _) = take(&mut bytes, sent)?;
-    let mut progress = Progress::new(server, deadline.now());
+    let progress = &answering.taken;
+    progress.begin(server, deadline.now());
     while !bytes.is_empty() {
         if progress.is_overdue(patience, deadline.now()) {
             return Err(UploadError::ServerOverdue);
@@ -313,7 +314,6 @@ async fn send_rest(
         let (next, count) = take(&mut bytes, sent)?;
         hindrance = next;
         progress.sent(count, deadline.now());
-        answering.uploaded_at.set(progress.at());
     }
     Ok(())
 }
