@@ -245,6 +245,9 @@ async fn send_rest(
     let progress = Progress::default();
     progress.begin(socket, deadline.now());
     while !bytes.is_empty() {
+        if let Some(uptake) = uptake {
+            uptake.took(progress.at());
+        }
         if hindrance == Hindrance::Shortage {
             if progress.is_overdue(stall, deadline.now()) {
                 return Err(TransferError::Overdue);
@@ -260,9 +263,6 @@ async fn send_rest(
             let taken = progress.look(socket, now);
             if let Some(pace) = pace {
                 pace.settle(Ticks::between(since, now), taken)?;
-            }
-            if let Some(uptake) = uptake {
-                uptake.took(progress.at());
             }
             match waited {
                 Ok(Ok(())) => {}
