@@ -552,26 +552,37 @@ fn stalled_response_to_an_unread_body(mode: Mode) {
 fn response_that_ends_behind_a_slow_read(mode: Mode) {
     const STEP: usize = 2_000;
     const STEPS: usize = 30;
-    let origin = Origin::bind_narrow();
-    let proxy = Config::new(mode)
-        .upstream(&[&origin.address], "response_body_timeout = \"1s\"")
-        .start();
-    let mut client = proxy.connect();
-    client.send(format!(
-        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
-        STEP * STEPS
-    ));
-    let mut upstream = origin.accept();
-    upstream.request_head();
-    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst");
-    client.read_until(b"first");
-    client.send(vec![b'x'; STEP * STEPS]);
-    for _ in 0..STEPS {
-        upstream.expect(vec![b'x'; STEP]);
-        std::thread::sleep(Duration::from_millis(100));
+    // The second body leaves with its head.
+    for with_head in [false, true] {
+        let origin = Origin::bind_narrow();
+        let proxy = Config::new(mode)
+            .upstream(&[&origin.address], "response_body_timeout = \"1s\"")
+            .start();
+        let head = format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            STEP * STEPS
+        );
+        let body = "x".repeat(STEP * STEPS);
+        let mut client = proxy.connect();
+        if with_head {
+            client.send(head + &body);
+        } else {
+            client.send(head);
+        }
+        let mut upstream = origin.accept();
+        upstream.request_head();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst");
+        client.read_until(b"first");
+        if !with_head {
+            client.send(body);
+        }
+        for _ in 0..STEPS {
+            upstream.expect(vec![b'x'; STEP]);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        upstream.send("last");
+        client.expect("last");
     }
-    upstream.send("last");
-    client.expect("last");
 }
 
 fn slow_upload(mode: Mode) {

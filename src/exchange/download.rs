@@ -129,11 +129,7 @@ impl Answering<'_> {
     /// Sets the time for more of a server's body that has rested for so long, or until the next look at what it takes.
     fn set_look(&self, rested: Ticks) {
         let timeout = self.group.response_body_ticks;
-        let wait = if self.uploading() || self.taken.is_under_way() {
-            transfer::next_look(timeout, rested)
-        } else {
-            timeout.saturating_sub(rested)
-        };
+        let wait = transfer::next_look(timeout, rested);
         self.client.deadline.set(Slot::Response, wait);
     }
 

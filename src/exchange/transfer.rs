@@ -193,11 +193,6 @@ impl Progress {
         }
     }
 
-    /// Whether it may not have acknowledged all that was sent.
-    pub fn is_under_way(&self) -> bool {
-        self.unsent.get() > 0
-    }
-
     /// When there was some last.
     pub fn at(&self) -> u32 {
         self.at.get()
