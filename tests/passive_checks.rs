@@ -16,6 +16,7 @@ in_each_mode!(
     a_server_that_closes_while_the_body_comes_has_failed,
     a_server_that_breaks_off_for_want_of_a_body_has_not_failed,
     a_client_that_holds_up_the_first_piece_is_no_failure,
+    a_server_that_refuses_a_body_has_not_failed,
     a_server_that_switches_for_want_of_a_body_has_not_failed,
     garbage_is_a_failure_whatever_the_client_sends,
     an_answer_that_a_client_held_up_and_the_server_broke_off_is_no_failure,
@@ -226,6 +227,24 @@ fn a_server_that_breaks_off_for_want_of_a_body_has_not_failed(mode: Mode) {
         assert_eq!(proxy.server(0)["failures"]["truncated"], 1);
         expect_up(&proxy);
     }
+}
+
+/// What a server does that answers 413 and closes without a look at the body: the reset overtakes its answer.
+fn a_server_that_refuses_a_body_has_not_failed(mode: Mode) {
+    let (origin, spare) = (Origin::bind(), Origin::nowhere());
+    let proxy = start(mode, &[&origin.address, &spare], "retries = 0", "fall = 1");
+    let mut client = proxy.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.send("HTTP/1.1 413 X\r\nContent-Length: 10\r\n\r\ntoo");
+    client.read_until(b"too");
+    client.send_until_full(&vec![b'x'; 65_536], GIVES_UP, 100_000_000);
+    upstream.reset();
+    client.read_to_end();
+    eventually("it is told", || {
+        proxy.server(0)["failures"]["truncated"] == 1
+    });
+    expect_up(&proxy);
 }
 
 /// It takes up what it was offered, and too soon only because the body is missing.

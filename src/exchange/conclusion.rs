@@ -108,9 +108,10 @@ pub(super) fn count(
         // A server may close an idle connection at any time; only on a new one does this tell that it is in trouble.
         let idle = course.reused && matches!(fault, Fault::Answer(Failure::NoAnswer));
         let connects = matches!(fault, Fault::Answer(Failure::Connect(_)));
-        let is_the_clients = is_the_clients(fault, client, request, lane.deadlines.now());
-        // A request that has failed by its status is not counted again when the body breaks off.
         let got = course.partial.as_deref();
+        let status = got.map_or(0, |got| got.status);
+        let is_the_clients = is_the_clients(fault, status, client, request, lane.deadlines.now());
+        // A request that has failed by its status is not counted again when the body breaks off.
         let is_told = got.is_some_and(|got| got.failed);
         if !idle && !connects && !is_the_clients && !is_told {
             group.failed(index, kind);
@@ -121,15 +122,24 @@ pub(super) fn count(
     }
 }
 
-/// Whether the server may have waited for a body that did not come, or for a client that read nothing: if that counted, any client could
-/// have it taken out of service.
-fn is_the_clients(fault: &Fault, client: &Client, request: &Request<'_>, now: u32) -> bool {
+/// Whether the server, whose answer had this status or none yet, may have waited for a body that did not come, or for a client that read
+/// nothing, or may have refused a body: if that counted, any client could have it taken out of service.
+fn is_the_clients(
+    fault: &Fault,
+    status: u16,
+    client: &Client,
+    request: &Request<'_>,
+    now: u32,
+) -> bool {
     let upload = &request.upload;
     match fault {
         Fault::Answer(Failure::NoAnswer | Failure::Server(FailureKind::Closed)) => {
             upload.is_withheld(now)
         }
-        Fault::Answer(Failure::Truncated { held_up, .. }) => *held_up || upload.is_withheld(now),
+        // The close of a connection with unread bytes is a reset, which overtakes the answer that says why.
+        Fault::Answer(Failure::Truncated { held_up, .. }) => {
+            *held_up || upload.is_withheld(now) || status >= 300 && !upload.ended()
+        }
         // Garbage is garbage, but a 101 may only be too early.
         Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {
             request.traits.upgrade && !upload.ended()
