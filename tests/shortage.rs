@@ -56,7 +56,7 @@ fn the_status_page_outlives_the_descriptors(mode: Mode) {
         totals["accepted"] == 201
     });
     // These take the low numbers that the status page has had meanwhile.
-    clients.extend((0..4).map(|_| proxy.connect()));
+    clients.extend((0..16).map(|_| proxy.connect()));
     let mut refused = proxy.connect();
     let answer = refused.response("GET");
     assert_eq!(answer.status, 503);
