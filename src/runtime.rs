@@ -14,10 +14,8 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::affinity;
-use crate::net::ring::{Flags, header, patiently};
+use crate::net::ring::{ENTRIES, Flags, header, patiently};
 
-/// Submission entries of the ring.
-const ENTRIES: u32 = 4096;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// Accepts outstanding on one listener: one loop turn takes that many connections.

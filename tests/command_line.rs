@@ -143,7 +143,7 @@ fn check_prints_what_would_run() {
         (
             "config/edge.toml",
             &[
-                "io_uring; 4096 ring entries",
+                "io_uring; 1024 ring entries",
                 "[::]:80: backlog 16384, accepted with data or after 5s, fast open 1024",
                 "unix:/run/api/local.sock (api-local)",
                 "*.example.com /api/v1  to api, without the prefix",

@@ -276,6 +276,7 @@ fn little_locked_memory(mode: Mode) {
         let user = user + 10 * u32::from(mode == Mode::Epoll);
         let proxy = Config::new(mode)
             .key(&format!("shards = {shards}"))
+            .key("ring_entries = 4096")
             .started_by(user, user)
             .under(&["prlimit", &format!("--memlock={bytes}:{bytes}")])
             .upstream(&[&served.address], "")

@@ -223,7 +223,7 @@ pub static ROOT: Section = Section {
         text("cpus", "a CPU list such as \"0-3,8\"").or("auto"),
         flag("pin", true),
         choice("io", &["auto", "uring", "epoll"]),
-        number("ring_entries", 256, 32768).default(Value::Number(4096)),
+        number("ring_entries", 256, 32768).default(Value::Number(1024)),
         number("accepts", 1, 64).default(Value::Number(8)),
         timeout("shutdown_timeout", seconds(30)),
         text("user", "a user's name or number").or("same"),

@@ -12,8 +12,11 @@ use io_uring::{Builder, IoUring, Probe, opcode};
 
 use crate::config::{Io, IoMode};
 
-/// Completion entries for each submission entry: a burst must not overflow the queue before the shard looks at it.
+/// Submission entries of a ring where nothing else is asked for: the default of `ring_entries`.
+pub const ENTRIES: u32 = 1024;
 const COMPLETIONS_PER_SUBMISSION: u32 = 4;
+/// Completion entries at least on kernels before 5.19, unless memory is short.
+const COMPLETIONS_PLAIN: u32 = 16 * 1024;
 /// The smallest ring that the runtime makes.
 const ENTRIES_MIN: u32 = 256;
 /// How long the kernel may take to free closed rings. It does so in the background.
@@ -52,11 +55,21 @@ impl Flags {
         }
     }
 
+    /// Completion entries beside this many submission entries: a burst must not overflow the queue before the shard looks at it.
+    fn completions(self, entries: u32) -> u32 {
+        let completions = entries * COMPLETIONS_PER_SUBMISSION;
+        match self {
+            // Such kernels refuse to go on while completions wait for room (EBUSY). A ring that is small for want of memory stays so.
+            Self::Plain if entries >= ENTRIES => completions.max(COMPLETIONS_PLAIN),
+            _ => completions,
+        }
+    }
+
     /// The ring builder for these flags and this size.
     pub fn builder(self, entries: u32) -> Builder {
         let mut builder = IoUring::builder();
         builder
-            .setup_cqsize(entries * COMPLETIONS_PER_SUBMISSION)
+            .setup_cqsize(self.completions(entries))
             .setup_clamp();
         match self {
             Self::DeferTaskrun => {
