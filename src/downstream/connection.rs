@@ -10,6 +10,7 @@
 //!          linger ──> closed
 //! ```
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::exchange::request::{self, Rejection, Request};
 use crate::http1::answer::{Answer, Form};
 use crate::http1::head::{RequestHead, empty_lines};
 use crate::net::deadline::{Interrupt, Slot, Ticks};
+use crate::net::prefetch::prefetch;
 use crate::net::socket::Peek;
 use crate::telemetry::counters::TimeoutKind;
 
@@ -57,7 +59,14 @@ pub fn run(lane: Rc<Lane>, client: Client) -> impl Future<Output = ()> {
             // The active part is large; an idle connection must not hold the room for it.
             // It is written to its place: moved into a box, it would be copied whole, with all that is not yet set.
             let active = Box::write(Box::new_uninit(), active(&lane, &client));
-            let after = Box::into_pin(active).await;
+            let state = &raw const *active;
+            let mut active = Box::into_pin(active);
+            // Each time it goes on, others have had the cache meanwhile.
+            let after = poll_fn(move |cx| {
+                prefetch(state);
+                active.as_mut().poll(cx)
+            })
+            .await;
             if after != After::KeepAlive {
                 return rare(close(&lane, &client, after)).await;
             }

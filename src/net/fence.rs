@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::prefetch::prefetch;
+
 /// How a fenced task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -40,7 +42,9 @@ where
 impl<F: Future<Output = ()>, E: FnOnce(End)> Future for Fenced<F, E> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: nothing is moved: only the address is looked at.
+        prefetch(unsafe { self.as_mut().get_unchecked_mut() });
         let this = self.project();
         let task = this.task;
         let end = match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {

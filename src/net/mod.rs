@@ -12,6 +12,7 @@ pub mod fence;
 pub mod heap;
 pub mod listener;
 pub mod option;
+pub mod prefetch;
 pub mod privileges;
 pub mod process;
 pub mod ring;
