@@ -15,15 +15,21 @@ const LINE_BYTES: usize = 64;
 )]
 pub fn prefetch<T>(start: *const T) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>())
-        .step_by(LINE_BYTES)
-        // Where the value does not begin with a line, it may end in one more.
-        .chain([size_of::<T>().saturating_sub(1)])
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let line = start.cast::<i8>().wrapping_add(offset);
-        // SAFETY: a hint reads nothing that could be seen, and any address will do.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        let ask = |offset| {
+            let line = start.cast::<i8>().wrapping_add(offset);
+            // SAFETY: a hint reads nothing that could be seen, and any address will do.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        };
+        let mut offset = 0;
+        // A loop so plain that the compiler unrolls it: one instruction for each line. Chained iterators took six.
+        while offset < size_of::<T>() {
+            ask(offset);
+            offset += LINE_BYTES;
+        }
+        // Where the value does not begin with a line, it may end in one more.
+        ask(size_of::<T>().saturating_sub(1));
     }
 }
 
