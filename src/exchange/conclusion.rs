@@ -4,7 +4,7 @@ use super::client::{After, Client};
 use super::lane::Lane;
 use super::record::{self, Outcome};
 use super::request::Request;
-use super::response::{Failure, Finish};
+use super::response::{Failure, Finish, refuses_body};
 use super::retry::{Course, Fault};
 use super::transfer::{self, TransferError};
 use crate::http1::answer::{Answer, Form};
@@ -138,7 +138,7 @@ fn is_the_clients(
         }
         // The close of a connection with unread bytes is a reset, which overtakes the answer that says why.
         Fault::Answer(Failure::Truncated { held_up, .. }) => {
-            *held_up || upload.is_withheld(now) || status >= 300 && !upload.ended()
+            *held_up || upload.is_withheld(now) || refuses_body(status) && !upload.ended()
         }
         // Garbage is garbage, but a 101 may only be too early.
         Fault::Answer(Failure::Server(FailureKind::BadResponse)) => {

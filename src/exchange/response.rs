@@ -26,6 +26,11 @@ use crate::net::socket::Socket;
 use crate::telemetry::counters::FailureKind;
 use crate::upstream::group::{Group, Server};
 
+/// Whether a server that answers with this status before it has the whole body wants no more of it, as far as one can tell.
+pub(super) fn refuses_body(status: u16) -> bool {
+    status >= 300
+}
+
 /// Why an answer could not be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -556,7 +561,7 @@ impl Answering<'_> {
     /// Whether a server that answers with this status before it has the whole body may want the rest of it. A client that still waits
     /// for 100 (Continue) will not send one.
     fn may_want_rest(&self, status: u16) -> bool {
-        status < 300 && !self.client.awaits_continue.get()
+        !refuses_body(status) && !self.client.awaits_continue.get()
     }
 
     /// Whether the client has taken nothing of an answer for half of the time that it has for that, while nobody has to have its body:
