@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::health::overview::Overview;
 use crate::health::table::{Entry, LastProbe};
-use crate::health::{Cause, Change, Order, State, Steer};
+use crate::health::{Cause, Change, Order, Steer};
 use crate::telemetry::date::{Utc, unix_seconds};
 use crate::telemetry::view::{ServerView, View};
 
@@ -134,10 +134,7 @@ impl ServerHealth {
 /// The state of a server on which `active` run, orders included, and since when, in milliseconds of the monitor's clock.
 fn shown(entry: &Entry, active: u64) -> (&'static str, u64) {
     match entry.order {
-        // It takes requests again since it is well and may.
-        Order::Serve if entry.state == State::Up => {
-            (entry.state.as_str(), entry.since_ms.max(entry.ordered_ms))
-        }
+        Order::Serve if entry.serves() => (entry.state.as_str(), entry.serves_since_ms()),
         Order::Serve => (entry.state.as_str(), entry.since_ms),
         Order::Drain if active == 0 => ("drained", entry.ordered_ms),
         Order::Drain => ("draining", entry.ordered_ms),
@@ -152,6 +149,7 @@ fn text(at: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::State;
 
     #[test]
     fn a_state_lasts_since_it_came_or_was_ordered() {

@@ -69,8 +69,13 @@ impl Entry {
     /// goes by.
     pub fn recovered_ms(&self, now_ms: u64) -> Option<u64> {
         let recovered = self.cause != Cause::Assumed || self.ordered_ms > 0;
-        let since_ms = self.since_ms.max(self.ordered_ms);
-        (recovered && self.state == State::Up).then(|| now_ms.saturating_sub(since_ms))
+        (recovered && self.state == State::Up)
+            .then(|| now_ms.saturating_sub(self.serves_since_ms()))
+    }
+
+    /// Since when it takes requests, if it does: it is well, and it may.
+    pub fn serves_since_ms(&self) -> u64 {
+        self.since_ms.max(self.ordered_ms)
     }
 
     /// Whether it takes new requests, as far as health and orders go.
