@@ -215,6 +215,9 @@ pub const CONNECTIONS_PER_SHARD_DEFAULT: u64 = 65536;
 /// "No limit" is a word of its own, so this only keeps a typing mistake out.
 const REQUESTS_MAX: u64 = 1 << 40;
 
+/// Submission entries of a ring.
+pub const RING_ENTRIES_DEFAULT: u32 = 1024;
+
 /// The top of the file.
 pub static ROOT: Section = Section {
     title: "",
@@ -223,7 +226,7 @@ pub static ROOT: Section = Section {
         text("cpus", "a CPU list such as \"0-3,8\"").or("auto"),
         flag("pin", true),
         choice("io", &["auto", "uring", "epoll"]),
-        number("ring_entries", 256, 32768).default(Value::Number(1024)),
+        number("ring_entries", 256, 32768).default(Value::Number(RING_ENTRIES_DEFAULT as u64)),
         number("accepts", 1, 64).default(Value::Number(8)),
         timeout("shutdown_timeout", seconds(30)),
         text("user", "a user's name or number").or("same"),

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 
+use crate::config::keys::RING_ENTRIES_DEFAULT;
 use crate::config::{Io, IoMode};
 
 /// Submission entries of a ring where nothing else is asked for: the default of `ring_entries`.
-pub const ENTRIES: u32 = 1024;
+pub const ENTRIES: u32 = RING_ENTRIES_DEFAULT;
 const COMPLETIONS_PER_SUBMISSION: u32 = 4;
 /// Completion entries at least on kernels before 5.19, unless memory is short.
 const COMPLETIONS_PLAIN: u32 = 16 * 1024;
@@ -59,7 +60,7 @@ impl Flags {
     fn completions(self, entries: u32) -> u32 {
         let completions = entries * COMPLETIONS_PER_SUBMISSION;
         match self {
-            // Such kernels refuse to go on while completions wait for room (EBUSY). A ring that is small for want of memory stays so.
+            // Kernels before 5.19 refuse to go on while completions wait for room (EBUSY). A ring that is small for want of memory stays so.
             Self::Plain if entries >= ENTRIES => completions.max(COMPLETIONS_PLAIN),
             _ => completions,
         }
