@@ -101,8 +101,10 @@ fn a_drain_under_load_costs_no_request(mode: Mode) {
         assert!(servers[1].requests().len() > 10 * round, "it has its share");
         order(&proxy, "app/b", r#"{"state":"drain"}"#);
         std::thread::sleep(SOON);
+        eventually("what it was sent is answered", || {
+            proxy.server(1)["state"] == "drained"
+        });
         let drained = servers[1].requests().len();
-        assert_eq!(proxy.server(1)["state"], "drained");
         load.await_more(200);
         assert_eq!(servers[1].requests().len(), drained, "a request too late");
         eventually("its idle connections are closed", || {
