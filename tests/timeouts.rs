@@ -650,7 +650,7 @@ const BURST: u64 = 120_000;
 fn narrow_tunnel(mode: Mode) -> (Proxy, Wire, Wire) {
     let origin = Origin::bind();
     let proxy = Config::new(mode)
-        .tables("[timeouts]\ntunnel_idle = \"500ms\"")
+        .tables("[timeouts]\ntunnel_idle = \"1s\"")
         .tables("[[listen]]\naddress = \"127.0.0.1:0\"\nsend_buffer = \"4KiB\"")
         .upstream(&[&origin.address], "")
         .start();
