@@ -42,9 +42,8 @@ where
 impl<F: Future<Output = ()>, E: FnOnce(End)> Future for Fenced<F, E> {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: nothing is moved: only the address is looked at.
-        prefetch(unsafe { self.as_mut().get_unchecked_mut() });
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        prefetch(&raw const *self);
         let this = self.project();
         let task = this.task;
         let end = match catch_unwind(AssertUnwindSafe(|| task.poll(cx))) {
