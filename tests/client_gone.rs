@@ -308,5 +308,5 @@ fn checks_can_be_rarer(mode: Mode) {
     let (client, mut upstream) = waiting(&proxy, &origin, GET);
     client.reset();
     upstream.expect_silence(Duration::from_millis(1500));
-    upstream.expect_end_within(Duration::from_secs(2));
+    upstream.expect_end_within(support::PATIENCE);
 }
