@@ -1,5 +1,6 @@
 //! Addresses, networks and host names in their textual forms.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Flaw> {
     let address: SocketAddr = text.parse().map_err(|_| {
         let flaw = Flaw::new(format!("`{text}` is not an IP address and port"));
         match listener_hint(text) {
-            Some(hint) => flaw.help(format!("write \"{hint}\"")),
+            Some(hint) => flaw.help(hint),
             None => flaw.help(r#"write "0.0.0.0:8080", "127.0.0.1:8080" or "[::]:8080""#),
         }
     })?;
@@ -44,19 +45,51 @@ pub(super) fn is_of_many(ip: IpAddr) -> bool {
 
 /// What common other ways of writing a listener mean.
 fn listener_hint(text: &str) -> Option<String> {
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Some(SocketAddr::new(ip, 8080).to_string());
+    if let Some(hint) = ip_hint(text, 8080, |hint| listener(hint).is_ok()) {
+        return Some(hint);
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let port: u16 = port.parse().ok()?;
     match host {
-        "" | "*" => Some(format!("0.0.0.0:{port}")),
-        "localhost" => Some(format!("127.0.0.1:{port}")),
-        _ => host
-            .parse::<Ipv6Addr>()
-            .ok()
-            .map(|ip| format!("[{ip}]:{port}")),
+        "" | "*" => Some(write(format!("0.0.0.0:{port}"))),
+        "localhost" => Some(write(format!("127.0.0.1:{port}"))),
+        _ => {
+            let ip: Ipv6Addr = host.parse().ok()?;
+            Some(write(SocketAddr::new(ip.into(), port)))
+        }
     }
+}
+
+/// For an IP address without a port, or whose port looks like the last part of an IPv6 address. `takes` tells what can be written.
+fn ip_hint(text: &str, port: u16, takes: impl Fn(&str) -> bool) -> Option<String> {
+    let ip: IpAddr = text.trim_matches(['[', ']']).parse().ok()?;
+    let split = text.rsplit_once(':').and_then(|(host, port)| {
+        let port = port_number(port).ok()?;
+        // `::8080` is `[::]:8080` more likely than an address, but `::1` is one.
+        let host = if host == ":" && port >= 80 {
+            "::"
+        } else {
+            host
+        };
+        let host: Ipv6Addr = host.parse().ok()?;
+        Some(SocketAddr::new(host.into(), port).to_string())
+    });
+    let whole = SocketAddr::new(ip, port).to_string();
+    let (split, whole) = (
+        split.filter(|it| takes(it)),
+        Some(whole).filter(|it| takes(it)),
+    );
+    match (split, whole) {
+        (Some(split), Some(whole)) => Some(format!(
+            "{}, or \"{whole}\" for the address {ip}",
+            write(split)
+        )),
+        (split, whole) => split.or(whole).map(write),
+    }
+}
+
+fn write(address: impl Display) -> String {
+    format!("write \"{address}\"")
 }
 
 /// Reads the address of an upstream's server: `IP:port`, `host:port` or `unix:/path`.
@@ -64,28 +97,50 @@ pub(super) fn server(text: &str) -> Result<ServerAddress, Flaw> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(ServerAddress::Unix);
     }
-    if let Some((_, rest)) = text.split_once("://") {
-        let hint = format!("write \"{}\"", rest.trim_end_matches('/'));
-        return Err(Flaw::new(format!(
-            "`{text}` is a URL; a server is an address and port"
-        ))
-        .help(hint));
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(url(text, scheme, rest));
+    }
+    if text.starts_with('/') {
+        let flaw = Flaw::new(format!(
+            "`{text}` is a path; a server is an address and port"
+        ));
+        return unix_path(text).and(Err(flaw.help(write(format!("unix:{text}")))));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return server_socket(address).map(ServerAddress::Socket);
     }
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Err(no_port(text, &SocketAddr::new(ip, 80).to_string()));
+    let no_port = || Flaw::new(format!("`{text}` has no port"));
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        let hint = ip_hint(text, 80, |hint| server(hint).is_ok());
+        return Err(match hint {
+            Some(hint) => no_port().help(hint),
+            None => no_port(),
+        });
     }
     let Some((name, port)) = text.split_once(':') else {
-        return Err(no_port(text, &format!("{text}:80")));
+        return Err(no_port().help(write(format!("{text}:80"))));
     };
     host_name(name)?;
     port_number(port).map(|port| ServerAddress::Name(name.to_ascii_lowercase(), port))
 }
 
-fn no_port(text: &str, with_port: &str) -> Flaw {
-    Flaw::new(format!("`{text}` has no port")).help(format!("write \"{with_port}\""))
+/// A URL in place of a server. Of it only host and port can be meant, and only where it is of HTTP without TLS.
+fn url(text: &str, scheme: &str, rest: &str) -> Flaw {
+    let plain = ["http", "ws", "tcp"]
+        .iter()
+        .any(|name| scheme.eq_ignore_ascii_case(name));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let with_port = format!("{authority}:80");
+    let mut addresses = [authority, &with_port].into_iter();
+    let help = match addresses.find(|address| plain && server(address).is_ok()) {
+        Some(address) => write(address),
+        None if plain => "write host and port".to_owned(),
+        None => "write host and port; servers are spoken to in HTTP/1.1 without TLS".to_owned(),
+    };
+    Flaw::new(format!(
+        "`{text}` is a URL; a server is an address and port"
+    ))
+    .help(help)
 }
 
 fn server_socket(address: SocketAddr) -> Result<SocketAddr, Flaw> {
@@ -258,17 +313,50 @@ mod tests {
     #[test]
     fn listener_hints() {
         let cases = [
-            (":8080", Some("0.0.0.0:8080")),
-            ("8080", Some("0.0.0.0:8080")),
-            ("*:80", Some("0.0.0.0:80")),
-            ("localhost:8080", Some("127.0.0.1:8080")),
-            ("::1", Some("[::1]:8080")),
-            ("10.0.0.1", Some("10.0.0.1:8080")),
+            (":8080", Some("write \"0.0.0.0:8080\"")),
+            ("8080", Some("write \"0.0.0.0:8080\"")),
+            ("*:80", Some("write \"0.0.0.0:80\"")),
+            ("localhost:8080", Some("write \"127.0.0.1:8080\"")),
+            ("::1", Some("write \"[::1]:8080\"")),
+            ("10.0.0.1", Some("write \"10.0.0.1:8080\"")),
+            (
+                "::1:80",
+                Some("write \"[::1]:80\", or \"[::1:80]:8080\" for the address ::1:80"),
+            ),
+            (
+                "::8080",
+                Some("write \"[::]:8080\", or \"[::8080]:8080\" for the address ::8080"),
+            ),
+            ("::ffff:10.0.0.1", None),
+            ("224.0.0.1", None),
+            ("[::1:80]", Some("write \"[::1:80]:8080\"")),
             ("example.com:80", None),
             ("nonsense", None),
         ];
         for (text, hint) in cases {
             assert_eq!(listener_hint(text).as_deref(), hint, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_urls() {
+        let hint = |text: &str| server(text).expect_err("a URL").into_sentence();
+        let without_tls = "; servers are spoken to in HTTP/1.1 without TLS";
+        let cases = [
+            ("http://a/b", "write \"a:80\"", ""),
+            ("http://user:pw@a:81/", "write host and port", ""),
+            ("http://[::1]/", "write \"[::1]:80\"", ""),
+            ("https://a", "write host and port", without_tls),
+            ("https://a:443", "write host and port", without_tls),
+            ("wss://a", "write host and port", without_tls),
+            ("http:///x", "write host and port", ""),
+            ("http://a:0/", "write host and port", ""),
+            ("http://2001:db8::1/", "write host and port", ""),
+            ("http://unix:/run/a", "write host and port", ""),
+        ];
+        for (text, host, tls) in cases {
+            let told = hint(text);
+            assert!(told.ends_with(&format!("; {host}{tls}")), "{told}");
         }
     }
 

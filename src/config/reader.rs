@@ -10,7 +10,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::complaint::{Complaints, Flaw, nearest};
 use super::keys::{Key, Kind, ROOT, Section, Value};
-use super::units;
+use super::{address, units};
 
 /// A table of the file, or its absence.
 pub(super) struct Reader<'a> {
@@ -268,6 +268,8 @@ fn mismatch<T>(name: &str, value: Option<Value<'_>>) -> T {
 
 /// Keys of other tables that are named in place of an unknown one.
 const ALIKE_MAX: usize = 3;
+/// A table with no more keys than these is shown whole instead.
+const SHORT_TABLE: usize = 5;
 
 fn unknown_key(section: &'static Section, name: &str) -> Flaw {
     let flaw = Flaw::new(format!(
@@ -308,10 +310,13 @@ fn in_place_of(section: &'static Section, name: &str) -> String {
         alike.map(|key| format!("`{}` {}", key.name, place(table)))
     });
     let others: Vec<_> = others.take(ALIKE_MAX).collect();
-    if others.is_empty() {
-        format!("there are {}", keys().collect::<Vec<_>>().join(", "))
-    } else {
-        format!("there is {}", others.join(" and "))
+    let own: Vec<_> = keys().collect();
+    let own = format!("there are {}", own.join(", "));
+    let verb = if others.len() == 1 { "is" } else { "are" };
+    match (others.is_empty(), section.keys.len() <= SHORT_TABLE) {
+        (true, _) => own,
+        (false, true) => format!("{own}; elsewhere {}", others.join(" and ")),
+        (false, false) => format!("there {verb} {}", others.join(" and ")),
     }
 }
 
@@ -406,9 +411,40 @@ fn wrong_type(key: &Key, given: &DeValue<'_>) -> Flaw {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    Flaw::new(format!(
+    let flaw = Flaw::new(format!(
         "{} takes {}, not {given_type}",
         key.name,
         key.takes()
-    ))
+    ));
+    match in_place_of_type(key, given) {
+        Some(help) => flaw.help(help),
+        None => flaw,
+    }
+}
+
+/// What a value of the wrong type was probably meant to be.
+fn in_place_of_type(key: &Key, given: &DeValue<'_>) -> Option<String> {
+    let unquoted = |value: &str| Some(format!("write {value}, without quotes"));
+    match (key.kind, given) {
+        (Kind::Tables(section), DeValue::Table(_)) => {
+            let (title, name) = (section.title, key.name);
+            Some(format!("write {title}, or {name} = [{{ ... }}]"))
+        }
+        (Kind::Tables(_), DeValue::String(text)) if key.name == "server" => {
+            let known = address::server(text).is_ok() && !text.contains(['"', '\\']);
+            let address = if known { text } else { "127.0.0.1:9001" };
+            Some(format!("write server = [{{ address = \"{address}\" }}]"))
+        }
+        (Kind::Number(min, max), DeValue::String(text)) => {
+            let number = text.parse().ok();
+            let number = number.filter(|number| (min..=max).contains(number))?;
+            unquoted(&number.to_string())
+        }
+        (Kind::Flag, DeValue::String(text)) => match text.to_lowercase().as_str() {
+            "true" | "yes" | "on" => unquoted("true"),
+            "false" | "no" | "off" => unquoted("false"),
+            _ => None,
+        },
+        _ => None,
+    }
 }

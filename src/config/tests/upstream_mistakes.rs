@@ -286,6 +286,34 @@ fn mistakes_in_servers() {
             "error 3: address: `127.0.0.1` has no port (write \"127.0.0.1:80\")",
         ),
         (
+            "server = [{ address = \"::1:9001\" }]",
+            "error 3: address: `::1:9001` has no port (write \"[::1]:9001\", or \"[::1:9001]:80\" for the address ::1:9001)",
+        ),
+        (
+            "server = [{ address = \"/run/a.sock\" }]",
+            "error 3: address: `/run/a.sock` is a path; a server is an address and port (write \"unix:/run/a.sock\")",
+        ),
+        (
+            "server = [{ address = \"http://a:80/app\" }]",
+            "error 3: address: `http://a:80/app` is a URL; a server is an address and port (write \"a:80\")",
+        ),
+        (
+            "server = [{ address = \"http://[::1]/\" }]",
+            "error 3: address: `http://[::1]/` is a URL; a server is an address and port (write \"[::1]:80\")",
+        ),
+        (
+            "server = [{ address = \"https://a\" }]",
+            "error 3: address: `https://a` is a URL; a server is an address and port (write host and port; servers are spoken to in HTTP/1.1 without TLS)",
+        ),
+        (
+            "server = [\"127.0.0.1:80\"]",
+            "error 3: server takes tables [[upstream.server]], not a string (write { address = \"127.0.0.1:9001\" })",
+        ),
+        (
+            "server = { address = \"127.0.0.1:80\" }",
+            "error 3: server takes tables [[upstream.server]], not a table (write [[upstream.server]], with two brackets)",
+        ),
+        (
             "server = [{ address = \"a:1\" }, { address = \"A:1\" }]",
             "error 3: `a:1` is a server already, see line 3 (give one of them another address, or",
         ),
