@@ -24,9 +24,11 @@ pub(super) fn account(root: &Reader<'_>, complaints: &Complaints<'_>) -> Option<
     let owner = root.parsed("user", owner);
     let group = root.parsed("group", group);
     let Some(owner) = owner else {
-        if root.gives("group") && !root.gives("user") {
-            let flaw = Flaw::new("group is given without user");
-            let help = "set user as well: a process that keeps its user keeps its group";
+        // `same` names none either; a user that is refused has been complained about.
+        let named = root.changes("user") || root.refuses("user");
+        if root.gives("group") && !named {
+            let flaw = Flaw::new("group is given without a user");
+            let help = "name a user as well: a process that keeps its user keeps its group";
             complaints.error(&root.span_of("group"), flaw.help(help));
         }
         return None;

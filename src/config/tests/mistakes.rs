@@ -38,7 +38,7 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "pin = \"no\"",
-        "error 1: pin takes true or false, not a string",
+        "error 1: pin takes true or false, not a string (write false, without quotes)",
     ),
     (
         "io = \"Epoll\"",
@@ -55,7 +55,11 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "shards = \"4\"",
-        "error 1: shards takes 1 to 1024, or \"auto\", not a string",
+        "error 1: shards takes 1 to 1024, or \"auto\", not a string (write 4, without quotes)",
+    ),
+    (
+        "[access_log]\nfile = \"a\"",
+        "error 2: there is no key `file` in [access_log] (there are path, format, buffer)",
     ),
     (
         "shards = 2\ncpus = \"0-3\"",
@@ -64,6 +68,10 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     (
         "user = \"4294967295\"\ngroup = \"0\"",
         "error 1: user: `4294967295` is nobody's number",
+    ),
+    (
+        "user = \"same\"\ngroup = \"0\"",
+        "error 2: group is given without a user",
     ),
     (
         "user = \"4294967294\"\ngroup = \"4294967295\"",
