@@ -66,6 +66,12 @@ mod tests {
             (Some("info,"), "warn", Some("info")),
             (Some(",info"), "warn", Some("info")),
             (Some("3"), "warn", Some("info")),
+            (Some("6"), "warn", None),
+            (Some("-1"), "warn", None),
+            (Some("99999999999999999999"), "warn", None),
+            (Some("err"), "warn", None),
+            (Some("WARNING"), "info", None),
+            (Some("info,verbose"), "info", None),
         ];
         for (variable, configured, expected) in cases {
             let found = filter(variable.map(str::to_owned), configured).ok();

@@ -10,8 +10,8 @@ use crate::server::{SERVICE_SIGNALS, Server};
 const AFTER_HELP: &str = "\
 SIGTERM and SIGINT stop accepting and let running exchanges finish, up to shutdown_timeout.
 A second signal ends at once. SIGUSR1 opens the access log's file again, for log rotation. SIGHUP and SIGUSR2
-change nothing: there is no reload yet. RUST_LOG sets the log's filter and wins over the configuration. Of what it
-holds, only what is no filter is refused, and a misspelt level.
+change nothing: there is no reload yet. RUST_LOG sets the log's filter and wins over the configuration. It is
+refused when it is no filter, or when a word in it is meant for a level and is none.
 
 Exit code: 0 after a signal, 1 when the proxy cannot run or a second signal ended it, 2 for wrong use, or a
 configuration or RUST_LOG that is refused.";

@@ -17,6 +17,8 @@ use super::{
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// The filter's parser takes 0 to 5 for these levels, in their order.
+const NUMBER_MAX: u64 = 5;
 
 /// What reading a file came to.
 #[derive(Debug)]
@@ -160,13 +162,13 @@ fn log(table: &Reader<'_>) -> Log {
 }
 
 /// Reads a filter of the event log from the environment. Other programs may heed the variable too, so only what is no filter is refused,
-/// and a word that is close to a level.
+/// and a word that is meant for a level and is none.
 ///
 /// # Errors
 /// A sentence for people.
 pub fn environment_filter(text: &str) -> Result<EnvFilter, String> {
-    let misspelt = |word: &&str| nearest(&word.to_lowercase(), LEVELS).is_some();
-    filter(text, words(text).find(misspelt)).map_err(Flaw::into_sentence)
+    let meant = |word: &&str| level_meant_by(word).is_some() || is_wrong_number(word);
+    filter(text, words(text).find(meant)).map_err(Flaw::into_sentence)
 }
 
 /// Checks the filter of a configuration, in which a word alone must be a level.
@@ -182,12 +184,34 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(move |word| !word.contains(['=', '[']) && !is_level(word))
 }
 
+/// The level that a word comes near to, or that other programs call so.
+fn level_meant_by(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    match word.as_str() {
+        "warning" => Some("warn"),
+        "notice" => Some("info"),
+        "verbose" => Some("debug"),
+        "err" | "crit" | "critical" | "fatal" | "alert" | "emerg" => Some("error"),
+        "none" => Some("off"),
+        _ => nearest(&word, LEVELS),
+    }
+}
+
+/// Whether a word begins as a number does, which no target does, and is none that stands for a level.
+fn is_wrong_number(word: &str) -> bool {
+    let begins = |first: char| first.is_ascii_digit() || matches!(first, '+' | '-');
+    word.starts_with(begins) && word.parse().map_or(true, |number: u64| number > NUMBER_MAX)
+}
+
 /// Reads a `tracing` filter, or refuses it for a word.
 fn filter(text: &str, word: Option<&str>) -> Result<EnvFilter, Flaw> {
     if let Some(word) = word {
         let levels = LEVELS.join(", ");
         let flaw = Flaw::new(format!("`{word}` is not a level; they are {levels}"));
-        return Err(flaw.nearest(&word.to_lowercase(), LEVELS));
+        return Err(match level_meant_by(word) {
+            Some(level) => flaw.help(format!("did you mean `{level}`?")),
+            None => flaw,
+        });
     }
     EnvFilter::builder()
         .parse(text)
