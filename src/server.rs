@@ -294,6 +294,7 @@ impl Server {
         } = self.identity;
         if uid == 0 {
             tracing::warn!(
+                target: "ringlane::privileges", // which the demo leaves out
                 "runs as root; name an unprivileged user with `user`, or start it as one"
             );
             return;

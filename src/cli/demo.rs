@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
-use super::{WRONG_USE, say};
+use super::{WRONG_USE, log, say};
 use crate::config::{Complaint, Config};
 use crate::origin;
 use crate::server::{Server, TERMINAL_SIGNALS};
@@ -39,14 +39,22 @@ pub(super) fn run(args: &DemoArgs) -> ExitCode {
 /// Starts the origins and the proxy, and says how to try them. The error is a sentence for the user, and how to exit.
 fn start(args: &DemoArgs) -> Result<Server, (String, ExitCode)> {
     let failed = |error: &dyn Display| (error.to_string(), ExitCode::FAILURE);
-    let refused = |complaints: Vec<_>| (join(&complaints), ExitCode::from(WRONG_USE));
+    let wrong_use = |message| (message, ExitCode::from(WRONG_USE));
+    if args.listen == args.admin && args.listen.port() != 0 {
+        return Err(wrong_use(format!(
+            "--listen and --admin are both {}: give one of them another port",
+            args.listen
+        )));
+    }
     let mut origins = Vec::with_capacity(ORIGINS.len());
     for (name, port) in ORIGINS {
         let address = spawn_origin(name, port).map_err(|error| failed(&error))?;
         origins.push((name, address));
     }
     let text = config_text(args, &origins);
+    let refused = |complaints: Vec<_>| wrong_use(join(&complaints));
     let config = Config::parse(&text, "demo").map_err(refused)?;
+    log::start(&config.log).map_err(wrong_use)?;
     let server = Server::start(config, &TERMINAL_SIGNALS).map_err(|error| failed(&error))?;
     // It runs as well without somebody to tell.
     let _ = io::stdout().write_all(guide(&server, &origins).as_bytes());
@@ -70,7 +78,8 @@ fn spawn_origin(name: &str, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
-/// The demo's configuration, as a user would write it.
+/// The demo's configuration, as a user would write it. Its log tells what went wrong, and the guide the rest. Root may
+/// well run it.
 fn config_text(args: &DemoArgs, origins: &[(&str, SocketAddr)]) -> String {
     let servers: Vec<String> = origins
         .iter()
@@ -81,6 +90,8 @@ fn config_text(args: &DemoArgs, origins: &[(&str, SocketAddr)]) -> String {
          address = \"{admin}\"\n\
          [forward]\n\
          served_by = true\n\
+         [log]\n\
+         level = \"warn,ringlane::privileges=error\"\n\
          [[listen]]\n\
          address = \"{listen}\"\n\
          [[upstream]]\n\
