@@ -118,12 +118,16 @@ impl Plan<'_> {
         }
         let rate =
             |rate: Option<u64>| rate.map_or("any".to_owned(), |bytes| format!("{}/s", Size(bytes)));
-        let least = format!(
-            "{} of a request body, {} of a response, grace {}",
-            rate(timeouts.client_body_min_rate),
-            rate(timeouts.response_min_rate),
-            Span(timeouts.min_rate_grace)
-        );
+        let (body, response) = (timeouts.client_body_min_rate, timeouts.response_min_rate);
+        let least = match (body, response) {
+            (None, None) => "off".to_owned(),
+            (body, response) => format!(
+                "{} of a request body, {} of a response, grace {}",
+                rate(body),
+                rate(response),
+                Span(timeouts.min_rate_grace)
+            ),
+        };
         row(f, "  least rates", &least)?;
         let check = timeouts.client_gone_check;
         row(
@@ -221,7 +225,9 @@ fn access_log(log: &AccessLog) -> String {
     let Some(path) = &log.path else {
         return format!("standard output, {buffer}");
     };
-    let here = if lacks_directory(path) {
+    let here = if path.is_dir() {
+        " (not here: that is a directory)"
+    } else if lacks_directory(path) {
         " (not here: its directory is missing)"
     } else {
         ""
