@@ -14,7 +14,7 @@ pub(super) struct Place {
     /// Where the status listener is, HOST:PORT
     #[arg(long, value_name = "ADDRESS", global = true)]
     admin: Option<String>,
-    /// The proxy's configuration, for the address in its [admin], and the token where one is needed
+    /// The proxy's configuration, for the address in its [admin] and the token that orders need; files that it names are read too
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }

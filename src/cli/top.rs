@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const AFTER_HELP: &str = "\
 The address is that of --admin, else that of [admin] in --config, else 127.0.0.1:9900.
 
-Keys: q quits, s sorts by the next column, arrows and Page Up and Down scroll.
+Keys: q quits, s goes through the orders of --sort, arrows and Page Up and Down scroll.
 Where standard output is no terminal, one table is printed, as with --once.
 
 Exit code: 0 when done, 1 when the proxy cannot be reached, 2 for wrong use.";

@@ -28,7 +28,7 @@ const COUNTERS: [Row<RingCounters>; 6] = [
     ),
     (
         "ringlane_ring_cq_overflows_total",
-        "Turns of the sweeper that found the completion queue overflown.",
+        "Turns of the sweeper that found the completion queue overflowed.",
         |ring| ring.cq_overflows.get(),
     ),
     (
