@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags};
+
 /// Opening it never waits; writing may.
 pub(super) struct Sink {
     /// None is standard output.
@@ -28,7 +30,7 @@ impl Sink {
     /// Opens a file for appending, or standard output for no path. The error names the file.
     pub(super) fn open(path: Option<PathBuf>) -> io::Result<Self> {
         let file = open(path.as_deref())?;
-        Ok(Self::new(path, file))
+        Ok(Self::new(path, Patient(file)))
     }
 
     /// Opens the file again by its name. With an error the old one stays.
@@ -36,7 +38,7 @@ impl Sink {
         let file = open(self.path.as_deref())?;
         let is_new = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
         self.torn &= !file.metadata().is_ok_and(is_new);
-        self.out = Box::new(file);
+        self.out = Box::new(Patient(file));
         Ok(())
     }
 
@@ -71,6 +73,27 @@ impl Sink {
         let written = &lines[..lines.len() - rest.len()];
         self.torn = written.last().is_some_and(|last| *last != b'\n');
         Err((line_count(rest), error))
+    }
+}
+
+/// A file that is waited for when it takes nothing. Who shares standard output with us may have it not block (`O_NONBLOCK` belongs to the
+/// open file, fcntl(2)), and a full pipe is no failed disk.
+struct Patient(File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -116,6 +139,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::fs;
     use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::process::Command;
     use std::sync::mpsc::channel;
     use std::sync::{Arc, Mutex};
@@ -168,6 +192,26 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_full_pipe_that_does_not_block_is_waited_for() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&writer, true).expect("a pipe has that");
+        let mut filled = 0;
+        while let Ok(count) = (&writer).write(&[b'.'; 4096]) {
+            filled += count;
+        }
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        let lines = "a line of the log\n".repeat(50_000); // more than a pipe holds
+        let mut sink = Sink::new(None, Patient(File::from(OwnedFd::from(writer))));
+        sink.write(lines.as_bytes()).expect("all is taken");
+        drop(sink);
+        let text = reading.join().expect("no panic").expect("a text");
+        assert!(text[filled..] == lines, "{} bytes", text.len());
     }
 
     #[test]
