@@ -1,10 +1,12 @@
 //! Keeps secrets out of the lines that complaints show, and their files from others.
 
 use std::fs;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -56,6 +58,7 @@ pub(super) fn concealed(text: &str, document: &DeTable<'_>, broken: bool) -> Str
     if broken {
         spans.extend(in_lines(text));
     }
+    spans.extend(in_comments(text));
     // An old secret may stand in a comment behind.
     let comment = |secret: &Range<usize>| {
         let behind = text.get(secret.end..)?.lines().next()?;
@@ -138,10 +141,32 @@ fn in_value(
 ) {
     match value.get_ref() {
         DeValue::Table(table) => in_table(table, section, spans),
-        DeValue::Array(items) => items.iter().for_each(|item| in_value(item, section, spans)),
+        DeValue::Array(items) => {
+            // Among tables a text may be an item of a list whose beginning was lost.
+            let is_table = |item: &Spanned<DeValue<'_>>| item.get_ref().is_table();
+            let has_tables = items.iter().any(is_table);
+            for item in items {
+                if has_tables && !is_table(item) {
+                    spans.push(item.span());
+                } else {
+                    in_value(item, section, spans);
+                }
+            }
+        }
         _ if section.is_some() => spans.push(value.span()),
         _ => {}
     }
+}
+
+/// Comments with a secret's word in them, wherever they stand. What looks like one within a value is taken for one.
+fn in_comments(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let begin = start;
+        start += line.len();
+        let at = line.find('#')?;
+        has_word(&line[at..]).then(|| begin + at + 1..begin + line.trim_end().len())
+    })
 }
 
 /// Of a file that is no TOML: all from where a secret may begin up to the next line that some other key or a header begins. It hides
@@ -167,9 +192,10 @@ fn in_lines(text: &str) -> Vec<Range<usize>> {
 enum Beginning {
     /// A header, or a key with its `=`, and every name in it is one of the file's and no secret's.
     Plain,
-    /// A name that the file does not have, perhaps a secret's, misspelt. Where its value begins.
+    /// A name that the file does not have, perhaps a secret's, misspelt, and where its value begins; or part of a value, whose key may be
+    /// lost, and where that begins.
     Unknown(usize),
-    /// Part of a value, a comment, or nothing.
+    /// A comment, brackets, or nothing.
     Other,
 }
 
@@ -177,10 +203,11 @@ fn beginning(line: &str, plain: &[&str]) -> Beginning {
     let opened = line.trim_start();
     let begins = |at: char| is_bare(at) || matches!(at, '"' | '\'' | '=' | '#');
     let mut rest = opened.trim_start_matches(|at| !begins(at));
-    let letter = rest.starts_with(|first: char| first.is_ascii_alphabetic());
+    let is_nothing = rest.is_empty() || rest.starts_with('#');
+    let begun = line.len() - rest.len();
     let mut unknown = None;
+    let mut name;
     loop {
-        let name;
         (name, rest) = split_name(rest.trim_start());
         if !plain.contains(&name) {
             unknown = unknown.or(Some(value(line, line.len() - rest.len())));
@@ -195,12 +222,50 @@ fn beginning(line: &str, plain: &[&str]) -> Beginning {
     let header = opened.starts_with('[')
         && rest.starts_with(']')
         && (closed.is_empty() || closed.starts_with('#'));
-    let in_list = rest.is_empty() || rest.starts_with([',', ']', '}', '#']);
+    // A secret in Base64 may end so.
+    let behind = rest.trim_start_matches('=').trim_start();
+    let stands_alone = behind.is_empty() || behind.starts_with([',', ']', '}', '#']);
+    let at_rest = value(line, line.len() - rest.len());
     match unknown {
-        None if header || rest.starts_with('=') => Beginning::Plain,
-        Some(at) if letter || !in_list => Beginning::Unknown(at),
-        _ => Beginning::Other,
+        None if header || opened.starts_with('[') && rest.is_empty() => Beginning::Plain,
+        // `head=ers = [...]`: no value begins with a letter and goes on with these.
+        None if rest.starts_with('=') && is_word(behind) && behind.contains(['=', '"', '\'']) => {
+            Beginning::Unknown(at_rest)
+        }
+        None if rest.starts_with('=') => match behind_text(behind) {
+            // Another key whose line has come behind this one.
+            Some(other) => Beginning::Unknown(value(line, line.len() - other.len())),
+            None => Beginning::Plain,
+        },
+        _ if is_nothing || is_network(name) => Beginning::Other,
+        _ if stands_alone => Beginning::Unknown(begun),
+        Some(at) if rest.starts_with(['=', ':']) => Beginning::Unknown(at),
+        Some(_) => Beginning::Unknown(begun),
+        // A secret's name may have a character too many, or one lost.
+        None if SECRETS.iter().any(|secret| secret.starts_with(name)) => {
+            Beginning::Unknown(at_rest)
+        }
+        None => Beginning::Other,
     }
+}
+
+/// What is behind a value in quotes, where nothing may be.
+fn behind_text(text: &str) -> Option<&str> {
+    let quoted = |quote| text.strip_prefix(quote)?.split_once(quote);
+    let (_, behind) = quoted('"').or_else(|| quoted('\''))?;
+    let behind = behind.trim_start();
+    let is_wrong = !behind.is_empty() && !behind.starts_with([',', ']', '}', '#', '"', '\'']);
+    is_wrong.then_some(behind)
+}
+
+/// Whether a text begins with a letter.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+}
+
+/// Whether a list's item is an address or network, and so no secret.
+fn is_network(item: &str) -> bool {
+    item.parse::<IpNet>().is_ok() || item.parse::<IpAddr>().is_ok()
 }
 
 /// The bare or quoted name that a text begins with, perhaps an empty one, and what follows it.
@@ -337,6 +402,20 @@ mod tests {
             ("[admin]\nTOKEN \"s3cret\"\nname = \"a\"", true),
             ("# token = s3cret\n# s3cret\nname = \"a\"\n=", true),
             ("token = \"x\" # was s3cret\nname = \"a\"", true),
+            ("address = \"x\" # Token = s3cret\nname = \"a\"", true),
+            ("head ers = [\"s3cret\"]\nname = \"a\"", true),
+            ("head[rs = [\"s3cret\"]\nname = \"a\"", true),
+            ("head}rs = [\"s3cret\"]\nname = \"a\"", true),
+            ("head=ers = [\"s3cret\"]\nname = \"a\"", true),
+            ("address = \"x\"oken = \"s3cret\"\nname = \"a\"", true),
+            ("s3cret\"\"\"\nname = \"a\"", true),
+            (
+                "server = [{ address = \"a:1\" }, \"s3cret\"]\nname = \"a\"",
+                true,
+            ),
+            ("  \"Authorization: s3cret\",\n]\nname = \"a\"", true),
+            ("s3cret\n'''\nname = \"a\"", true),
+            ("s3cret==\n]\nname = \"a\"", true),
             ("name = \"a\" # token = s3cret\n=", true),
             (
                 "previous_keys = [\n\"x\", # s3cret\n] # s3cret\nname = \"a\"",
@@ -377,9 +456,15 @@ mod tests {
             "[limits]\nheader_count = 7",
             "header_count = 60s",
             "[upstream.health]\nintervall = \"1s\"",
+            "header_count 5",
+            "uri: \"1KiB\"",
+            "[limits",
+            "exempt = [\n\"10.0.0.0/8\"\n\"::1\"\n]",
         ] {
             assert_eq!(shown(text), text);
         }
+        // A comment is hidden to its end.
+        assert_eq!(shown("# the key\nuri = 1 # 2"), "#********\nuri = 1 # 2");
     }
 
     #[test]
@@ -401,7 +486,9 @@ mod tests {
             let text = "[admin]\naddress = \"127.0.0.1:9900\"\ntoken = \"QQQQ\" # QQQQ\n\n[[upstream]]\nname = \"a\"\n\
                 server = [\n  { address = \"127.0.0.1:9001\" },\n]\n[upstream.sticky]\ncookie = \"id\"\nkey = 'QQQQ'\n\
                 previous_keys = [\n  \"QQQQ=\", # QQQQ\n  'QQQQ=',\n]\n\n[[upstream]]\nname = \"b\"\n\
-                server = [{ address = \"127.0.0.1:9002\" }]\nsticky = { secure = true, key = \"QQQQ\" }\n";
+                server = [{ address = \"127.0.0.1:9002\" }]\nsticky = { secure = true, key = \"QQQQ\" }\n\
+                [upstream.health]\nheaders = [\n  \"Authorization: QQQQ\",\n]\n\
+                [[upstream]]\nname = \"c\"\n[upstream.health]\nheaders = [\"Authorization: QQQQ\"]\n";
             let at = (at * text.len() as f64) as usize;
             let (before, after) = text.split_at(at);
             let after = &after[lost.min(after.len())..];
