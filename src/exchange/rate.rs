@@ -42,8 +42,8 @@ pub struct Buckets {
 impl Buckets {
     /// Full buckets for this limit; addresses are taken by their IPv6 block of `v6_prefix` bits.
     pub fn new(limit: &RateLimit, v6_prefix: u8) -> Self {
-        let interval = limit.period.as_micros() as u64 / limit.requests;
-        let interval = interval.max(1);
+        // Rounded up: never more than the limit. What that takes off stands in docs/limits.md.
+        let interval = (limit.period.as_micros() as u64).div_ceil(limit.requests);
         Self {
             lines: (0..limit.clients.div_ceil(WAYS).next_power_of_two())
                 .map(|_| Line::default())
@@ -124,6 +124,17 @@ mod tests {
 
     fn address(number: u32) -> IpAddr {
         IpAddr::from(number.to_be_bytes())
+    }
+
+    #[test]
+    fn no_rounding_exceeds_the_rate() {
+        for (limit, passes) in [(30_000, 29_412), (600_000, 500_000), (1_000_000, 1_000_000)] {
+            let buckets = buckets(limit, 1, 64);
+            let passed = (0..1_000_000)
+                .filter(|now| buckets.take_at(address(1), 1_000_000 + now).is_ok())
+                .count();
+            assert_eq!(passed, passes, "{limit}");
+        }
     }
 
     #[test]
