@@ -93,10 +93,12 @@ impl Client {
 
     fn fields(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
-        format!(
-            "Host: {}\r\nUser-Agent: ringlane/{version}\r\nConnection: close\r\n",
-            self.authority
-        )
+        // A zone is not the server's business (RFC 6874 section 1).
+        let host = match self.authority.parse::<SocketAddr>() {
+            Ok(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
+            Err(_) => self.authority.clone(),
+        };
+        format!("Host: {host}\r\nUser-Agent: ringlane/{version}\r\nConnection: close\r\n")
     }
 
     fn exchange(&self, request: &str) -> Result<Answer, String> {
