@@ -454,7 +454,7 @@ fn listen(
             tracing::warn!(address = %listen.address, backlog = listen.backlog, somaxconn, "net.core.somaxconn cuts the backlog");
         }
         if listener::is_shared(listen.address) {
-            tracing::warn!(address = %listen.address, "another process listens there, or on an overlapping address: it may get connections that are meant for this one");
+            tracing::warn!(address = %listen.address, "another socket is bound there, or to an overlapping address: if a process listens on it, it may get connections that are meant for this one");
         }
     }
     let wanted: Vec<SocketAddr> = config.listens.iter().map(|listen| listen.address).collect();

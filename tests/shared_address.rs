@@ -16,7 +16,7 @@ fn a_second_process_starts_with_a_warning(mode: Mode) {
     };
     let warned = |log: Vec<String>| {
         log.iter()
-            .any(|line| line.contains("another process listens there"))
+            .any(|line| line.contains("another socket is bound there"))
     };
     let mut first = start("127.0.0.1:0", &old);
     let address = first.addresses[0];

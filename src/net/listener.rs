@@ -28,7 +28,8 @@ impl std::fmt::Display for ListenError {
             Self::Socket(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(
                     f,
-                    "the address is in use by a socket without SO_REUSEPORT or of another user; stop that program or choose another address"
+                    "the address is in use by a socket without SO_REUSEPORT or of another user, or its port by a connection (those in \
+                     net.ipv4.ip_local_port_range may be, a minute after its end too); stop that program or choose another address"
                 )
             }
             Self::Socket(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -115,7 +116,7 @@ pub fn open(
     Ok(socket.into())
 }
 
-/// Whether a socket listens on `address` or one that overlaps with it, on the same port. Only beside one with `SO_REUSEPORT` does
+/// Whether a socket is bound to `address` or one that overlaps with it, on the same port. Only beside one with `SO_REUSEPORT` does
 /// [`open`] succeed.
 pub fn is_shared(address: SocketAddr) -> bool {
     let bound = unbound(address).and_then(|socket| socket.bind(&address.into()));
