@@ -380,6 +380,9 @@ fn try_options(config: &Config) -> Result<(), StartError> {
     }
     config.upstreams.iter().try_for_each(|upstream| {
         let name = &upstream.name;
+        if upstream.is_local() {
+            return Ok(());
+        }
         option::try_tcp(&upstream.tcp).map_err(|error| failed(format!("upstream {name}"), error))?;
         upstream.sources.iter().try_for_each(|address| {
             source::try_source(*address).map_err(|error| {
@@ -525,7 +528,8 @@ fn report(driver: &Driver) -> IoReport {
             mode: "io_uring".to_owned(),
             flags: flags.as_str().to_owned(),
             reason: note.clone(),
-            ring_entries: *entries,
+            // The kernel rounds up (io_uring_setup(2)).
+            ring_entries: entries.next_power_of_two(),
         },
         Driver::Epoll { reason } => IoReport {
             mode: "epoll".to_owned(),

@@ -286,6 +286,11 @@ fn options(listen: &Listen) -> String {
     }
 }
 
+fn send_buffer(tcp: &Tcp) -> Option<String> {
+    tcp.send_buffer
+        .map(|bytes| format!("send buffer {}", Size(bytes as u64)))
+}
+
 fn tcp(tcp: &Tcp, fast_open: Option<String>) -> String {
     let size = |bytes: usize| Size(bytes as u64);
     let parts = [
@@ -298,8 +303,7 @@ fn tcp(tcp: &Tcp, fast_open: Option<String>) -> String {
             .map(|microseconds| format!("busy poll {microseconds} us")),
         tcp.recv_buffer
             .map(|bytes| format!("receive buffer {}", size(bytes))),
-        tcp.send_buffer
-            .map(|bytes| format!("send buffer {}", size(bytes))),
+        send_buffer(tcp),
         tcp.congestion
             .as_ref()
             .map(|name| format!("congestion {name}")),

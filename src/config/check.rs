@@ -87,7 +87,7 @@ fn check(root: &Reader<'_>, complaints: &Complaints<'_>) -> Config {
     let admin = listen::admin(&root.table("admin"), &listens, complaints);
     let steered = admin.as_ref().is_some_and(|admin| admin.orders);
     let upstreams = upstream::upstreams(root, steered, complaints);
-    let limits = limits(&root.table("limits"), complaints);
+    let limits = limits(&root.table("limits"), root.gives("rate_limit"), complaints);
     let routes = route::routes(root, &upstreams, limits.uri_bytes, complaints);
     sticky::warn_of_shared(&upstreams, &routes, complaints);
     Config {
@@ -259,7 +259,7 @@ fn timeouts(table: &Reader<'_>, complaints: &Complaints<'_>) -> Timeouts {
     timeouts
 }
 
-fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
+fn limits(table: &Reader<'_>, has_rates: bool, complaints: &Complaints<'_>) -> Limits {
     let limits = Limits {
         head_bytes: table.size("head") as usize,
         header_count: table.number("header_count") as usize,
@@ -284,6 +284,13 @@ fn limits(table: &Reader<'_>, complaints: &Complaints<'_>) -> Limits {
             .map(|count| count as usize),
         memory_bytes: table.size_or_word("memory"),
     };
+    let key = "connections_per_client";
+    let counts_clients = table.changes(key) || table.refuses(key) || has_rates;
+    if table.changes("client_v6_prefix") && !counts_clients {
+        let flaw = Flaw::new("client_v6_prefix never acts: clients have no limits");
+        let flaw = flaw.help("set connections_per_client, or add [rate_limit]");
+        complaints.warning(&table.span_of("client_v6_prefix"), flaw);
+    }
     if table.gives("uri") && limits.uri_bytes >= limits.head_bytes {
         let head = units::Size(limits.head_bytes as u64);
         let flaw = Flaw::new(format!(

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use super::complaint::{Complaints, Flaw};
 use super::reader::Reader;
 use super::statuses::Statuses;
-use super::{Server, ServerAddress, address, units};
+use super::{Server, address, units};
 
 /// Active checks of the servers of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +86,8 @@ const OWN_FIELDS: [HeaderName; 6] = [
 ];
 
 pub(super) fn check(table: &Reader<'_>, servers: &[Server], complaints: &Complaints<'_>) -> Check {
-    let has_no_port = |server: &Server| matches!(server.address, ServerAddress::Unix(_));
-    if table.changes("port") && !servers.is_empty() && servers.iter().all(has_no_port) {
+    let is_unix = |server: &Server| server.address.is_unix();
+    if table.changes("port") && !servers.is_empty() && servers.iter().all(is_unix) {
         let flaw = Flaw::new("port never acts: every server is a Unix socket");
         complaints.warning(&table.span_of("port"), flaw);
     }
@@ -177,6 +177,10 @@ fn path(text: &str) -> Result<PathAndQuery, Flaw> {
     };
     if !text.starts_with('/') || text.contains('#') {
         return Err(wrong());
+    }
+    if let Some(wrong) = text.chars().find(|character| !character.is_ascii_graphic()) {
+        let flaw = Flaw::new(format!("a path cannot have `{}`", wrong.escape_debug()));
+        return Err(flaw.help("write it percent-encoded"));
     }
     PathAndQuery::try_from(text).map_err(|_| wrong())
 }

@@ -105,9 +105,14 @@ pub(super) fn admin(
             complaints.warning(&table.span_of(key), flaw);
         }
     }
-    let address = table
-        .parsed("address", address::listener)
-        .filter(|_| enabled)?;
+    let address = table.parsed("address", address::listener)?;
+    if !enabled {
+        if table.changes("address") {
+            let flaw = Flaw::new("address never acts: enabled = false in [admin]");
+            complaints.warning(&table.span_of("address"), flaw);
+        }
+        return None;
+    }
     // The complaint stands at the listener: the status page's address may be the default, which has no line.
     for listen in listens
         .iter()

@@ -344,12 +344,19 @@ impl fmt::Display for ServerAddress {
 }
 
 impl ServerAddress {
+    /// Whether it is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
     /// The Host field that names this server: `host:port`, or `localhost` for a Unix socket, which has neither.
     pub fn host_field(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
             Self::Name(host, 80) => host.clone(),
-            address => address.to_string(),
+            // A zone means something on this machine alone (RFC 6874 section 1).
+            Self::Socket(address) => SocketAddr::new(address.ip(), address.port()).to_string(),
+            Self::Name(..) => self.to_string(),
         }
     }
 }
@@ -488,6 +495,13 @@ pub struct Upstream {
     pub fast_open: bool,
     /// Options of its sockets.
     pub tcp: Tcp,
+}
+
+impl Upstream {
+    /// Whether every server is a Unix socket.
+    pub fn is_local(&self) -> bool {
+        !self.servers.is_empty() && self.servers.iter().all(|server| server.address.is_unix())
+    }
 }
 
 /// Which hosts a route takes.

@@ -27,7 +27,9 @@ pub(super) fn hash(upstream: &Reader<'_>) -> HashKey {
 fn hash_key(text: &str) -> Result<HashKey, Flaw> {
     let (kind, name) = text.split_once(':').unwrap_or((text, ""));
     let is_token = http::HeaderName::try_from(name).is_ok();
-    let is_argument = !name.is_empty() && !name.bytes().any(|byte| b" &=#".contains(&byte));
+    // Compared as it is sent, where anything else is percent-encoded.
+    let sent = |byte: u8| byte.is_ascii_graphic() && !b"&=#".contains(&byte);
+    let is_argument = !name.is_empty() && name.bytes().all(sent);
     match (kind, name) {
         ("path", "") if text == kind => Ok(HashKey::Path),
         ("uri", "") if text == kind => Ok(HashKey::Uri),
@@ -39,6 +41,9 @@ fn hash_key(text: &str) -> Result<HashKey, Flaw> {
             let help =
                 "write \"path\", \"uri\", \"query:NAME\", \"header:NAME\" or \"cookie:NAME\"";
             Err(match kind {
+                "query" if !name.is_ascii() => {
+                    flaw.help("write the name as it is sent: %C3%BC for `\u{fc}`")
+                }
                 "path" | "uri" | "query" | "header" | "cookie" => flaw.help(help),
                 _ => flaw.help(help).nearest(kind, HASH_KEYS),
             })

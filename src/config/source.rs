@@ -44,15 +44,14 @@ pub(super) fn check(table: &Reader<'_>, upstream: &Upstream, complaints: &Compla
         return;
     }
     let span = table.span_of("source");
-    let unix = |address: &ServerAddress| matches!(address, ServerAddress::Unix(_));
-    if servers.iter().all(|server| unix(&server.address)) {
+    if upstream.is_local() {
         let flaw = Flaw::new("source never acts: every server is a Unix socket");
         complaints.warning(&span, flaw);
         return;
     }
     for server in servers {
         let fits = |source: &IpAddr| fits(*source, &server.address);
-        if !unix(&server.address) && !sources.iter().any(fits) {
+        if !server.address.is_unix() && !sources.iter().any(fits) {
             let flaw = Flaw::new(format!(
                 "no source is of the address family of server `{}`",
                 server.name

@@ -77,7 +77,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
         host: host(table, complaints),
         servers,
         resolve: table.duration_or_word("resolve"),
-        pool: pool(&table.table("pool")),
+        pool: pool(&table.table("pool"), complaints),
         retries: table.number("retries") as u32,
         retry_statuses: table.parsed("retry_statuses", retry_statuses),
         retry_non_idempotent: table.flag("retry_non_idempotent"),
@@ -108,6 +108,7 @@ fn upstream(table: &Reader<'_>, steered: bool, complaints: &Complaints<'_>) -> U
         }
     }
     source::check(table, &upstream, complaints);
+    check_sockets(table, &upstream, complaints);
     check_retries(table, &upstream, complaints);
     check_queue(table, &upstream, complaints);
     let named = upstream
@@ -150,6 +151,24 @@ fn check_retries(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaint
         };
         let flaw = Flaw::new(format!("{key} never acts: {why}"));
         complaints.warning(&table.span_of(key), flaw);
+    }
+}
+
+/// Complains about options that do nothing for Unix sockets.
+fn check_sockets(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaints<'_>) {
+    let keys = [
+        "tcp_keepalive",
+        "tcp_user_timeout",
+        "busy_poll_us",
+        "recv_buffer",
+        "congestion",
+        "fast_open",
+    ];
+    for key in keys.into_iter().filter(|_| upstream.is_local()) {
+        if table.changes(key) {
+            let flaw = Flaw::new(format!("{key} never acts: every server is a Unix socket"));
+            complaints.warning(&table.span_of(key), flaw);
+        }
     }
 }
 
@@ -207,9 +226,15 @@ fn host(table: &Reader<'_>, complaints: &Complaints<'_>) -> HostPolicy {
     policy.unwrap_or(HostPolicy::Keep)
 }
 
-fn pool(table: &Reader<'_>) -> Pool {
+fn pool(table: &Reader<'_>, complaints: &Complaints<'_>) -> Pool {
+    let max_idle = table.number("max_idle") as usize;
+    let keys = ["idle_timeout", "max_age", "max_requests"].into_iter();
+    for key in keys.filter(|key| max_idle == 0 && table.changes(key)) {
+        let flaw = Flaw::new(format!("{key} never acts: max_idle is 0"));
+        complaints.warning(&table.span_of(key), flaw);
+    }
     Pool {
-        max_idle: table.number("max_idle") as usize,
+        max_idle,
         idle_timeout: table.duration("idle_timeout"),
         max_age: table.duration_or_word("max_age"),
         max_requests: table.number_or_word("max_requests"),

@@ -98,7 +98,14 @@ fn begin(address: &Address, options: &Options) -> io::Result<Begun> {
             }
             begin_on(socket, &SockAddr::from(*address))
         }),
-        Address::Unix(path) => begin_on(socket(Domain::UNIX, options)?, &SockAddr::unix(path)?),
+        Address::Unix(path) => {
+            let socket = socket(Domain::UNIX, options)?;
+            // What is received stays in the sender's buffer (unix(7)).
+            if let Some(bytes) = options.tcp.send_buffer {
+                socket.set_send_buffer_size(bytes)?;
+            }
+            begin_on(socket, &SockAddr::unix(path)?)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Formatter, Write as _};
 
-use super::{or_no_limit, or_off, row, tcp};
+use super::{or_no_limit, or_off, row, send_buffer, tcp};
 use crate::config::{
     Check, CheckKind, HashKey, HostPolicy, Passive, Policy, Server, Size, Span, Sticky, Upstream,
 };
@@ -32,8 +32,12 @@ pub(super) fn show(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
         let sources = upstream.sources.iter().map(ToString::to_string);
         row(f, "  source", &sources.collect::<Vec<_>>().join(", "))?;
     }
-    let fast_open = upstream.fast_open.then(|| "fast open".to_owned());
-    let sockets = tcp(&upstream.tcp, fast_open);
+    let sockets = if upstream.is_local() {
+        send_buffer(&upstream.tcp).unwrap_or_default()
+    } else {
+        let fast_open = upstream.fast_open.then(|| "fast open".to_owned());
+        tcp(&upstream.tcp, fast_open)
+    };
     if !sockets.is_empty() {
         row(f, "  sockets", &sockets)?;
     }

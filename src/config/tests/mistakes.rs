@@ -59,7 +59,7 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     ),
     (
         "[access_log]\nfile = \"a\"",
-        "error 2: there is no key `file` in [access_log] (there are path, format, buffer)",
+        "error 2: there is no key `file` in [access_log] (there are path, format, buffer; elsewhere `token_file` in [admin] and",
     ),
     (
         "shards = 2\ncpus = \"0-3\"",
@@ -111,6 +111,14 @@ const OUTSIDE_LISTS: &[(&str, &str)] = &[
     (
         "admin.address = \"127.0.0.1:8080\"",
         "error 3: the status page listens on `127.0.0.1:8080` already",
+    ),
+    (
+        "admin = { enabled = false, address = \"127.0.0.1:9901\" }",
+        "warning 1: address never acts: enabled = false in [admin]",
+    ),
+    (
+        "limits = { client_v6_prefix = 56, connections_per_client = \"off\" }",
+        "warning 1: client_v6_prefix never acts: clients have no limits (set connections_per_client,",
     ),
     (
         "admin.address = \"localhost:9900\"",
@@ -263,6 +271,10 @@ fn mistakes_in_lists() {
         (
             "pool = { max_idle = -1 }",
             &["error 7: max_idle is -1; it takes 0 to 65536"],
+        ),
+        (
+            "pool = { max_idle = 0, max_age = \"1m\" }",
+            &["warning 7: max_age never acts: max_idle is 0"],
         ),
         (
             "pool = { max_idel = 1 }",

@@ -111,6 +111,12 @@ fn mistakes_in_balancing() {
             &["error 8: hash: `cookie` is no part of a request (write \"path\""],
         ),
         (
+            "policy = \"hash\"\nhash = \"query:\u{fc}\"",
+            &[
+                "error 8: hash: `query:\u{fc}` is no part of a request (write the name as it is sent: %C3%BC for",
+            ],
+        ),
+        (
             "policy = \"random\"\nhash = \"uri\"",
             &["warning 8: hash never acts with this policy (the policy is \"random\")"],
         ),
@@ -220,6 +226,10 @@ fn mistakes_in_health() {
             &["warning 7: path never acts: a \"tcp\" check only connects"],
         ),
         (
+            "health = { path = \"/h\u{e9}\" }",
+            &["error 7: path: a path cannot have `\u{e9}` (write it percent-encoded)"],
+        ),
+        (
             "health = { port = 0 }",
             &["error 7: port is 0; it takes 1 to 65535, or \"same\""],
         ),
@@ -307,11 +317,11 @@ fn mistakes_in_servers() {
         ),
         (
             "server = [\"127.0.0.1:80\"]",
-            "error 3: server takes tables [[upstream.server]], not a string (write { address = \"127.0.0.1:9001\" })",
+            "error 3: server takes tables [[upstream.server]], not a string (write server = [{ address = \"127.0.0.1:80\" }])",
         ),
         (
             "server = { address = \"127.0.0.1:80\" }",
-            "error 3: server takes tables [[upstream.server]], not a table (write [[upstream.server]], with two brackets)",
+            "error 3: server takes tables [[upstream.server]], not a table (write [[upstream.server]], or server = [{ ... }])",
         ),
         (
             "server = [{ address = \"a:1\" }, { address = \"A:1\" }]",
@@ -328,6 +338,10 @@ fn mistakes_in_servers() {
         (
             "server = [{ address = \"unix:/a\" }]\nhealth = { port = 81 }",
             "warning 4: port never acts: every server is a Unix socket",
+        ),
+        (
+            "server = [{ address = \"unix:/a\" }]\nsend_buffer = \"64KiB\"\ncongestion = \"bbr\"",
+            "warning 5: congestion never acts: every server is a Unix socket",
         ),
     ];
     for (lines, expected) in cases {
