@@ -12,6 +12,7 @@ in_each_mode!(
     closed_after_an_upload_in_pieces,
     reset_while_the_upload_is_stuck,
     closed_while_the_end_of_the_upload_is_stuck,
+    gone_while_what_came_with_the_head_is_stuck,
     reset_in_the_middle_of_an_answer,
     reset_in_the_middle_of_an_answer_that_was_put_aside,
     half_closed_client_is_asked_once_and_served,
@@ -135,6 +136,42 @@ fn closed_while_the_end_of_the_upload_is_stuck(mode: Mode) {
         proxy.status()["totals"]["bytes_in"].as_u64() > Some(BODY as u64)
     });
     expect_ended_within_a_second(&upstream, Leaves::Close.leave(client));
+}
+
+/// The server takes nothing of a request that came in one piece, which is no fault of its own when the client leaves.
+fn gone_while_what_came_with_the_head_is_stuck(mode: Mode) {
+    const BODY: usize = 30_000; // one segment of loopback
+    let origin = Origin::bind_narrow();
+    let proxy = Config::new(mode)
+        .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
+        .upstream(&[&origin.address], "send_buffer = 4096")
+        .start();
+    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n");
+    for leaves in [Leaves::Close, Leaves::Reset] {
+        let mut client = proxy.connect();
+        client.send([head.as_bytes(), &vec![b'x'; BODY]].concat());
+        let upstream = origin.accept();
+        eventually("the server has begun to take the request", || {
+            upstream
+                .socket()
+                .peek(&mut [std::mem::MaybeUninit::uninit()])
+                .is_ok()
+        });
+        leaves.leave(client);
+        eventually("the server's connection has ended", || is_ended(&upstream));
+        eventually("its place is free", || {
+            proxy.status()["upstreams"][0]["servers"][0]["active"] == 0
+        });
+    }
+    let status = proxy.status();
+    assert_eq!(
+        status["upstreams"][0]["servers"][0]["failures"]["response_timeout"], 0,
+        "{status}"
+    );
+    assert_eq!(
+        status["totals"]["timeouts"]["response_header"], 0,
+        "{status}"
+    );
 }
 
 /// Whether the peer has ended this connection, although what it sent before is still to be read: the kernel has no such connection any more,

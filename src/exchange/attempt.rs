@@ -1,5 +1,8 @@
 //! Attempts at a request: which server, over which connection, and whether another one follows.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::client::{After, Client};
@@ -18,6 +21,7 @@ use super::transfer::{self, TransferError};
 use super::tunnel;
 use crate::balance::NoServer;
 use crate::net::deadline::Slot;
+use crate::net::socket::Socket;
 use crate::telemetry::counters::{FailureKind, RetryKind, TimeoutKind};
 use crate::upstream::group::{Group, Server};
 use crate::upstream::pool::Connection;
@@ -220,18 +224,17 @@ fn attempt(
         };
         connection.count_request();
         request.set_host(server);
-        // Kept for another attempt.
-        let sent = transfer::send_queued(
-            lane,
-            &connection.socket,
-            &mut request.outgoing,
-            &client.deadline,
-            lane.timeouts.write,
-        )
-        .await;
+        // What was sent is kept for another attempt.
+        let Some(sent) = send(lane, client, request, &connection.socket).await else {
+            // What a ring has of it may still go.
+            connection.socket.reset_on_close();
+            let fault = Fault::Answer(Failure::ClientGone);
+            return Err(unanswered(fault, group, index, &connection));
+        };
         match sent {
             Ok(()) => counters.bytes_out.add(request.outgoing.len() as u64),
             Err(TransferError::Overdue) => {
+                discard_unsent(&connection);
                 let fault = Fault::Answer(Failure::Server(FailureKind::ResponseTimeout));
                 return Err(unanswered(fault, group, index, &connection));
             }
@@ -267,7 +270,6 @@ fn attempt(
             client
                 .deadline
                 .set(Slot::Response, group.response_header_ticks);
-            client.presence.begin(lane, client);
             answering
                 .run(&connection.socket, &mut start, &mut course.spare)
                 .await
@@ -298,6 +300,36 @@ fn attempt(
         Ok(finished(
             lane, client, request, server, finish, connection, course,
         ))
+    }
+}
+
+/// Sends what a server gets of a request at once. `None` when the client has gone before the server had taken all of it.
+#[allow(clippy::manual_async_fn)] // an async function would hold its arguments twice, for every exchange
+fn send(
+    lane: &Lane,
+    client: &Client,
+    request: &mut Request<'_>,
+    server: &Socket,
+) -> impl Future<Output = Option<Result<(), TransferError>>> {
+    async move {
+        client.presence.go_on(lane, client);
+        // It may be time for a look already, and a server need not hear of who has gone.
+        if client.presence.is_gone(lane, client) {
+            return None;
+        }
+        let mut sending = pin!(transfer::send_queued(
+            lane,
+            server,
+            &mut request.outgoing,
+            &client.deadline,
+            lane.timeouts.write,
+        ));
+        poll_fn(|cx| match sending.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Some(sent)),
+            Poll::Pending if client.presence.is_gone(lane, client) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Look {
     There(Option<Ticks>),
 }
 
-/// The watch over a client. Its clock is the request slot, which is the upload's until that has ended.
+/// The watch over a client. Its clock is the request slot, which is the upload's while a body is passed on.
 #[derive(Debug, Default)]
 pub struct Presence {
     watches: Cell<bool>,
@@ -96,7 +96,8 @@ impl Presence {
         false
     }
 
-    /// Looks at a client. `may_ask` tells that it has sent its whole request, and may be sent something to see what comes of it.
+    /// Looks at a client. `may_ask` tells that it may be sent something to see what comes of it: not while a body is passed on, of which a
+    /// reset would take what is unread.
     pub fn look_now(&self, lane: &Lane, client: &Client, may_ask: bool) -> Look {
         match client.socket.peer() {
             Peer::Gone => Look::Gone,
