@@ -32,7 +32,11 @@ impl Answering<'_> {
             self.uptake.end(self.client.deadline.now());
             self.client.deadline.clear(Slot::Response);
             self.lane.give(std::mem::take(&mut start.out));
-            sent.map_err(client_failure)?;
+            sent.map_err(|why| {
+                // How much of it has left is not known: none of it counts as delivered.
+                start.finish.body_bytes = 0;
+                client_failure(why)
+            })?;
             if !start.reader.ended() {
                 rare(self.body(server, start)).await?;
             }
