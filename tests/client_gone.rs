@@ -117,14 +117,22 @@ fn expect_ended_within_a_second(upstream: &Wire, since: Instant) {
     }
 }
 
-/// The proxy has the whole body, and the client goes in good order.
-fn closed_while_the_end_of_the_upload_is_stuck(mode: Mode) {
-    const BODY: usize = 30_000; // one segment of loopback
+/// One segment of loopback, and more than fits between a proxy and a server that are [`narrow`].
+const BODY: usize = 30_000;
+
+/// A proxy and a server with small buffers between them.
+fn narrow(mode: Mode) -> (Proxy, Origin) {
     let origin = Origin::bind_narrow();
     let proxy = Config::new(mode)
         .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
         .upstream(&[&origin.address], "send_buffer = 4096")
         .start();
+    (proxy, origin)
+}
+
+/// The proxy has the whole body, and the client goes in good order.
+fn closed_while_the_end_of_the_upload_is_stuck(mode: Mode) {
+    let (proxy, origin) = narrow(mode);
     let mut client = proxy.connect();
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n"
@@ -140,12 +148,7 @@ fn closed_while_the_end_of_the_upload_is_stuck(mode: Mode) {
 
 /// The server takes nothing of a request that came in one piece, which is no fault of its own when the client leaves.
 fn gone_while_what_came_with_the_head_is_stuck(mode: Mode) {
-    const BODY: usize = 30_000; // one segment of loopback
-    let origin = Origin::bind_narrow();
-    let proxy = Config::new(mode)
-        .tables("[admin]\naddress = \"127.0.0.1:0\"\n")
-        .upstream(&[&origin.address], "send_buffer = 4096")
-        .start();
+    let (proxy, origin) = narrow(mode);
     let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n");
     for leaves in [Leaves::Close, Leaves::Reset] {
         let mut client = proxy.connect();
