@@ -78,8 +78,8 @@ fn spawn_origin(name: &str, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
-/// The demo's configuration, as a user would write it. Its log tells what went wrong, and the guide the rest. Root may
-/// well run it.
+/// The demo's configuration, as a user would write it. Its log tells what went wrong, and the guide the rest. It is
+/// silent to root, who has no file here to name another user in.
 fn config_text(args: &DemoArgs, origins: &[(&str, SocketAddr)]) -> String {
     let servers: Vec<String> = origins
         .iter()

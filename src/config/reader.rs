@@ -268,7 +268,7 @@ fn mismatch<T>(name: &str, value: Option<Value<'_>>) -> T {
 
 /// Keys of other tables that are named in place of an unknown one.
 const ALIKE_MAX: usize = 3;
-/// A table with no more keys than these is shown whole instead.
+/// A table with no more keys than these is shown whole before them.
 const SHORT_TABLE: usize = 5;
 
 fn unknown_key(section: &'static Section, name: &str) -> Flaw {

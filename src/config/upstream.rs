@@ -164,11 +164,10 @@ fn check_sockets(table: &Reader<'_>, upstream: &Upstream, complaints: &Complaint
         "congestion",
         "fast_open",
     ];
-    for key in keys.into_iter().filter(|_| upstream.is_local()) {
-        if table.changes(key) {
-            let flaw = Flaw::new(format!("{key} never acts: every server is a Unix socket"));
-            complaints.warning(&table.span_of(key), flaw);
-        }
+    let keys = keys.into_iter().filter(|key| table.changes(key));
+    for key in keys.filter(|_| upstream.is_local()) {
+        let flaw = Flaw::new(format!("{key} never acts: every server is a Unix socket"));
+        complaints.warning(&table.span_of(key), flaw);
     }
 }
 
